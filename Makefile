@@ -1,0 +1,63 @@
+# What a developer and the continuous integration run. `make` alone lists the targets.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+NATIVE := $(shell find csrc -type f | LC_ALL=C sort)
+CXX_FILES := $(filter %.c %.cpp %.h,$(NATIVE))
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# A variable and not pip's -C, which the pip that comes with Python 3.10 does not have.
+export CMAKE_ARGS += -DGRAPHGUARD_WERROR=ON
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format typecheck bench gpu matrix clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1 - \2/p' Makefile
+	@echo "Settable: PYTHON=$(PYTHON) TORCH=$(TORCH)"
+
+# torch is named in the same command, so that no other version of it is ever fetched.
+$(INSTALLED): pyproject.toml setup.py CMakeLists.txt $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q "$(TORCH)" -e '.[dev]'
+	touch $@
+
+install: $(INSTALLED) ## Make .venv and install everything into it
+
+demo: $(INSTALLED) ## Show what graphguard does, on a machine without a GPU
+	$(BIN)/graphguard demo
+
+test: $(INSTALLED) ## Run all tests except those that build and install packages
+	$(BIN)/python -m pytest -m "not packaging"
+
+lint: $(INSTALLED) ## Check style and format of Python and C++
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: $(INSTALLED) ## Format Python and C++
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+typecheck: $(INSTALLED) ## Check types
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## Run the benchmarks; the figures go to build/benchmark.json
+	mkdir -p build
+	$(BIN)/python -m pytest benchmarks --benchmark-json=build/benchmark.json
+
+gpu: $(INSTALLED) ## Run the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu tests/gpu
+
+matrix: $(INSTALLED) ## Build and install the package with every supported Python on PATH
+	$(BIN)/python -m pytest -m packaging
+
+clean: ## Remove what was built, .venv included
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -f graphguard/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

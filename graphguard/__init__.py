@@ -1,0 +1,78 @@
+"""graphguard records what every captured CUDA graph holds and checks a batch before it is replayed.
+
+See the README for what it catches and what it does not.
+"""
+
+from graphguard.environment import Mode
+from graphguard.errors import (
+    CaptureError,
+    CommandError,
+    ConfigurationError,
+    DescriptorError,
+    GraphguardError,
+    GuardMismatch,
+    ManifestError,
+    NestedCapture,
+    OperationNotRecordable,
+)
+from graphguard.graph_set import Captured
+from graphguard.graphs import Graph, capture
+from graphguard.graphs import new as new_graph
+from graphguard.guard import guard
+from graphguard.guarded_capture import GuardedCapture
+from graphguard.manifest import Manifest
+from graphguard.policy import InputCheck, Policy
+from graphguard.recording import Recording, record
+from graphguard.session import Session, default_session
+from graphguard.signature import (
+    BatchDescriptor,
+    CollectiveCall,
+    GraphKey,
+    GraphMode,
+    Signature,
+    TensorSpec,
+)
+from graphguard.table import SignatureTable
+from graphguard.verdict import Action, Phase, Reason, Verdict
+from graphguard.version import __version__
+
+write_manifest = default_session.write_manifest
+
+__all__ = [
+    "Action",
+    "BatchDescriptor",
+    "CaptureError",
+    "Captured",
+    "CollectiveCall",
+    "CommandError",
+    "ConfigurationError",
+    "DescriptorError",
+    "Graph",
+    "GraphKey",
+    "GraphMode",
+    "GraphguardError",
+    "GuardMismatch",
+    "GuardedCapture",
+    "InputCheck",
+    "Manifest",
+    "ManifestError",
+    "Mode",
+    "NestedCapture",
+    "OperationNotRecordable",
+    "Phase",
+    "Policy",
+    "Reason",
+    "Recording",
+    "Session",
+    "Signature",
+    "SignatureTable",
+    "TensorSpec",
+    "Verdict",
+    "__version__",
+    "capture",
+    "default_session",
+    "guard",
+    "new_graph",
+    "record",
+    "write_manifest",
+]

@@ -1,0 +1,1 @@
+"""The demo: a hang that really happens, the same steps guarded, and an audit."""

@@ -1,0 +1,168 @@
+"""The ranks of the demo as processes: started, watched with a bound, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+START_SECONDS = 120.0
+"""How long ranks may take to import torch, meet and capture before it counts as a failure."""
+STACK_SECONDS = 1.0
+
+
+class RankReport(msgspec.Struct):
+    """What was seen of one rank.
+
+    Attributes:
+        rank: Its number.
+        pid: Its process.
+        exit_code: How it ended by itself, or None if it had to be ended.
+        events: What it said, in order.
+        stack: Where its Python code stood when it no longer moved, innermost call first.
+        stderr: The last lines of its standard error.
+    """
+
+    rank: int
+    pid: int
+    exit_code: int | None
+    events: list[dict[str, Any]]
+    stack: list[str] = []
+    stderr: list[str] = []
+
+
+class RunReport(msgspec.Struct):
+    """What was seen of one run.
+
+    Attributes:
+        outcome: ``completed`` if every rank ended by itself with 0, ``hang`` if ranks that had
+            begun their steps said nothing for the bound, ``aborted`` if one ended otherwise,
+            ``not started`` if they did not get as far as the first step in time.
+        seconds: How long the run took, waiting included.
+        waited_seconds: How long nothing was heard before it counted as a hang.
+        ranks: One report a rank.
+    """
+
+    outcome: str
+    seconds: float
+    waited_seconds: float
+    ranks: list[RankReport]
+
+
+class _Rank:
+    """One process and what it says."""
+
+    def __init__(self, rank: int, command: list[str], folder: Path) -> None:
+        self.rank = rank
+        self.events: list[dict[str, Any]] = []
+        self.last_heard = time.monotonic()
+        self._stacks = folder / f"stacks.{rank}"
+        self._stderr = (folder / f"stderr.{rank}").open("w+")
+        # A session of its own, so that it can be ended with whatever it may have started.
+        self.process = subprocess.Popen(
+            [*command, "--rank", str(rank), "--stacks", str(self._stacks)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def ready(self) -> bool:
+        return any("ready" in event for event in self.events)
+
+    def _read(self) -> None:
+        for line in self.process.stdout or ():
+            # Libraries may write to standard output as well; what is no event is theirs.
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    self.events.append(event)
+                    self.last_heard = time.monotonic()
+
+    def ask_for_stack(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGUSR1)
+
+    def end(self) -> RankReport:
+        exit_code = self.process.poll()
+        if exit_code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self._reader.join(timeout=5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self._stderr.seek(0)
+        stderr = self._stderr.read().splitlines()[-20:]
+        self._stderr.close()
+        stack = self._stacks.read_text().splitlines()[1:] if self._stacks.exists() else []
+        return RankReport(
+            rank=self.rank,
+            pid=self.process.pid,
+            exit_code=exit_code,
+            events=self.events,
+            stack=[line.strip() for line in stack],
+            stderr=stderr,
+        )
+
+
+def run_ranks(
+    num_ranks: int, mode: str, *, bound: float, manifests: Path | None = None
+) -> RunReport:
+    """Run the steps of the demo on real processes, and end whatever does not end by itself.
+
+    Args:
+        num_ranks: How many processes.
+        mode: The mode of their guards.
+        bound: Seconds without a word from any rank after which it is a hang.
+        manifests: Where they write their manifests, if they are to.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="graphguard-demo-") as name:
+        folder = Path(name)
+        command = [sys.executable, "-m", "graphguard.demo.worker", "--mode", mode]
+        command += ["--ranks", str(num_ranks), "--rendezvous", str(folder / "rendezvous")]
+        if manifests is not None:
+            command += ["--manifests", str(manifests)]
+        ranks = [_Rank(rank, command, folder) for rank in range(num_ranks)]
+        try:
+            outcome, waited = _watch(ranks, bound)
+            if outcome == "hang":
+                for rank in ranks:
+                    rank.ask_for_stack()
+                time.sleep(STACK_SECONDS)
+        finally:
+            reports = [rank.end() for rank in ranks]
+    return RunReport(outcome, time.monotonic() - began, waited, reports)
+
+
+def _watch(ranks: list[_Rank], bound: float) -> tuple[str, float]:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        codes = [rank.process.poll() for rank in ranks]
+        if any(code not in (None, 0) for code in codes):
+            return "aborted", 0.0
+        if all(code == 0 for code in codes):
+            return "completed", 0.0
+        now = time.monotonic()
+        silent = now - max(rank.last_heard for rank in ranks)
+        if all(rank.ready for rank in ranks):
+            if silent >= bound:
+                return "hang", silent
+        elif now > deadline:
+            return "not started", silent
+        time.sleep(0.02)

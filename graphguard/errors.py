@@ -1,0 +1,58 @@
+"""Every error that graphguard raises, each with a hint of what to do next."""
+
+from __future__ import annotations
+
+
+class GraphguardError(Exception):
+    """The root of all errors that graphguard raises.
+
+    Args:
+        message: What happened, on which rank and graph.
+        hint: What to do next.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  Hint: {self.hint}" if self.hint else self.message
+
+
+class ConfigurationError(GraphguardError):
+    """A setting, an environment variable or an argument that cannot be meant."""
+
+
+class DescriptorError(GraphguardError, ValueError):
+    """A batch descriptor whose numbers contradict each other."""
+
+
+class CaptureError(GraphguardError):
+    """A capture that could not be made or recorded."""
+
+
+class OperationNotRecordable(CaptureError):
+    """An operation that a graph cannot hold, such as one whose result the host must see."""
+
+
+class NestedCapture(CaptureError):
+    """A capture begun while another one runs on the same thread."""
+
+
+class GuardMismatch(GraphguardError):
+    """A step that the guard refused to launch. ``verdict`` says why."""
+
+    def __init__(self, message: str, *, verdict: object = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.verdict = verdict
+
+
+class ManifestError(GraphguardError):
+    """A manifest that cannot be written, or is not what it says it is."""
+
+
+class CommandError(GraphguardError):
+    """A command that could not run. ``exit_code`` is what the process ends with."""
+
+    exit_code = 2

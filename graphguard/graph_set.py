@@ -1,0 +1,145 @@
+"""The graphs of one guard: captured, recorded, and found again by their descriptor."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from graphguard import graphs
+from graphguard.environment import Mode
+from graphguard.errors import CaptureError, GraphguardError
+from graphguard.recording import Recording
+from graphguard.session import Session, process_rank
+from graphguard.signature import BatchDescriptor, GraphKey, Signature
+from graphguard.table import SignatureTable
+
+logger = logging.getLogger("graphguard")
+
+
+class Captured(msgspec.Struct, frozen=True):
+    """What a capture function returns.
+
+    Attributes:
+        graph: The captured graph: a ``torch.cuda.CUDAGraph``, an emulated graph, or any object
+            with ``replay()`` and ``reset()``.
+        inputs: The tensors that the program fills between replays, by name.
+        outputs: The tensors that the graph leaves its results in, in any nesting.
+    """
+
+    graph: graphs.Graph
+    inputs: Mapping[str, Any] = {}
+    outputs: Any = None
+
+
+CaptureFunction = Callable[[BatchDescriptor], Captured]
+
+
+class GraphSet:
+    """The captured graphs under one key. A graph's id is its position and its id in the table.
+
+    Attributes:
+        key: The family that the graphs belong to.
+        table: The signature table that the graphs are checked against.
+        captured: What the capture function returned, by graph id.
+        signatures: What was recorded, by graph id.
+        by_batch: Graph ids by the descriptor that they were captured for.
+        reserved_bytes: Device memory that captures have reserved so far.
+    """
+
+    def __init__(
+        self, key: GraphKey, capture: CaptureFunction, mode: Mode, session: Session
+    ) -> None:
+        self.key = key
+        self.table = SignatureTable()
+        self.captured: list[Captured] = []
+        self.signatures: list[Signature] = []
+        self.by_batch: dict[BatchDescriptor, int] = {}
+        self.reserved_bytes = 0
+        self._capture = capture
+        self._mode = mode
+        self._session = session
+
+    @property
+    def batches(self) -> tuple[BatchDescriptor, ...]:
+        """The descriptors that graphs were captured for, in the order of capture."""
+        return tuple(self.by_batch)
+
+    @property
+    def communicates(self) -> bool:
+        """Whether any recorded graph holds a collective of more than one rank."""
+        return any(call.group_size > 1 for s in self.signatures for call in s.collectives)
+
+    def add(self, batch: BatchDescriptor) -> int:
+        """Capture the graph for a descriptor and return its id; an existing one is kept.
+
+        Raises:
+            CaptureError: If it could not be captured or, when enforcing, recorded.
+        """
+        if batch in self.by_batch:
+            return self.by_batch[batch]
+        captured, signature = self._make(batch)
+        graph = self.table.add(signature)
+        self.captured.append(captured)
+        self.signatures.append(signature)
+        self.by_batch[batch] = graph
+        if self._mode is not Mode.OFF:
+            self._session.record(signature)
+        return graph
+
+    def capture_again(self, graph: int) -> None:
+        """Capture a graph again in its place, because its static tensors have changed.
+
+        Raises:
+            CaptureError: If it could not be captured or, when enforcing, recorded.
+        """
+        old = self.signatures[graph]
+        captured, signature = self._make(old.batch)
+        self.captured[graph].graph.reset()
+        self.captured[graph] = captured
+        self.signatures[graph] = signature
+        self.table.replace(graph, signature)
+        self._session.replace(old, signature)
+
+    def _make(self, batch: BatchDescriptor) -> tuple[Captured, Signature]:
+        if self._mode is Mode.OFF:
+            return self._call(batch), Signature(self.key, batch)
+        recording = Recording(self.key, batch)
+        captured: Captured | None = None
+        try:
+            with recording:
+                captured = self._call(batch)
+                recording.captured(captured.graph, captured.inputs, captured.outputs)
+        except Exception as error:
+            if captured is None or self._mode is Mode.ENFORCE:
+                raise
+            # The capture itself went well: in observe the program must not notice the rest.
+            logger.warning("%s %s is not recorded: %s", self.key, batch, error)
+            return captured, Signature(self.key, batch)
+        return captured, recording.signature
+
+    def _call(self, batch: BatchDescriptor) -> Captured:
+        rank, _ = process_rank()
+        try:
+            with graphs.measured_memory(self._reserved):
+                captured = self._capture(batch)
+        except GraphguardError:
+            raise
+        except Exception as error:
+            raise CaptureError(
+                f"rank {rank}: capturing {self.key} {batch} failed: {error}",
+                hint="the cause is in the capture function; run it eagerly for this batch first",
+            ) from error
+        if not isinstance(captured, Captured):
+            raise CaptureError(
+                f"rank {rank}: the capture function of {self.key} returned a "
+                f"{type(captured).__name__} for {batch}",
+                hint="return graphguard.Captured(graph, inputs={...}, outputs=...)",
+            )
+        logger.info("captured %s %s on rank %d", self.key, batch, rank)
+        return captured
+
+    def _reserved(self, nbytes: int) -> None:
+        self.reserved_bytes += nbytes

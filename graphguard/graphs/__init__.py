@@ -1,0 +1,114 @@
+"""Graphs: what can be captured and replayed.
+
+The rest of graphguard asks for no more than the protocol below. ``torch.cuda.CUDAGraph`` keeps it
+as it is; on a machine without CUDA the emulated graph stands in. Importing this package imports
+no torch; what needs torch imports it when it is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+from graphguard.errors import ConfigurationError
+
+
+@runtime_checkable
+class Graph(Protocol):
+    """A captured run that can be replayed."""
+
+    def replay(self) -> None:
+        """Launch the graph: what was captured runs again in the same memory."""
+
+    def reset(self) -> None:
+        """Forget what was captured and let its memory go."""
+
+
+def new() -> Graph:
+    """Make an empty graph for this machine: of CUDA where there is one, else an emulated one.
+
+    Raises:
+        ConfigurationError: If torch is not installed.
+    """
+    torch = _torch()
+    if torch.cuda.is_available():
+        graph: Graph = torch.cuda.CUDAGraph()
+        return graph
+    from graphguard.graphs import emulated
+
+    return emulated.EmulatedGraph()
+
+
+def capture(graph: Graph, **options: Any) -> AbstractContextManager[object]:  # noqa: ANN401
+    """Record what runs inside into ``graph``, whichever kind it is.
+
+    Args:
+        graph: A graph from :func:`new`, a ``torch.cuda.CUDAGraph`` or an emulated graph.
+        **options: For a CUDA graph, those of ``torch.cuda.graph``: ``pool``, ``stream``,
+            ``capture_error_mode``.
+
+    Raises:
+        NestedCapture: If a capture is running already.
+        CaptureError: If something inside cannot be captured.
+    """
+    capturing: AbstractContextManager[object] = _room_of(graph).capture(graph, **options)
+    return capturing
+
+
+def kind_of(graph: Graph) -> str:
+    """Return what a signature calls this kind of graph: ``torch.cuda``, ``emulated`` or a class."""
+    # A graph of torch can only be there if torch is.
+    room = _room_of(graph, default=None) if "torch" in sys.modules else None
+    if room is not None:
+        kind: str = room.KIND
+        return kind
+    return f"{type(graph).__module__}.{type(graph).__qualname__}"
+
+
+def nodes_of(graph: Graph) -> str:
+    """Return the digest of a graph's nodes, or nothing where this version cannot look."""
+    nodes = getattr(graph, "nodes", "")
+    return nodes if isinstance(nodes, str) else ""
+
+
+@contextmanager
+def measured_memory(report: Callable[[int], None]) -> Iterator[None]:
+    """Report how many bytes of device memory were reserved meanwhile: 0 where there is no CUDA."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        yield
+        return
+    before = torch.cuda.memory_reserved()
+    yield
+    report(max(0, torch.cuda.memory_reserved() - before))
+
+
+def _room_of(graph: Graph, default: Any = ...) -> Any:  # noqa: ANN401 - a module of this package
+    _torch()
+    from graphguard.graphs import emulated, torch_cuda
+
+    if isinstance(graph, emulated.EmulatedGraph):
+        return emulated
+    if torch_cuda.owns(graph):
+        return torch_cuda
+    if default is ...:
+        raise ConfigurationError(
+            f"graphguard does not know how to capture into a {type(graph).__qualname__}",
+            hint="capture it your own way inside graphguard.record(...), which takes any object "
+            "with replay() and reset()",
+        )
+    return default
+
+
+def _torch() -> Any:  # noqa: ANN401 - the module, which may be absent
+    try:
+        import torch
+    except ImportError as error:
+        raise ConfigurationError(
+            "graphs need torch, which is not installed",
+            hint="pip install torch, or graphguard[torch]; on a machine without a GPU the CPU "
+            "build is enough",
+        ) from error
+    return torch

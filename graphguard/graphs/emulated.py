@@ -1,0 +1,118 @@
+"""A graph for the CPU that keeps the contract of a CUDA graph.
+
+What it keeps: the operations of one run are recorded with their static tensors and not run;
+replays run them in the same order into the same memory; no Python code of the program runs again;
+shapes, addresses and constants are frozen; collectives are part of the graph, and replaying it is
+a collective. What differs from CUDA is listed in ``docs/emulated-graphs.md``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch.utils._python_dispatch import _disable_current_modes
+
+from graphguard.digest import digest, encode
+from graphguard.errors import CaptureError, NestedCapture
+from graphguard.graphs.emulated_capture import CaptureMode, Observer
+from graphguard.graphs.emulated_steps import Step, replay, schedule_waits
+
+KIND = "emulated"
+
+
+class _ThreadState(threading.local):
+    def __init__(self) -> None:
+        self.capturing = False
+        self.observers: list[Observer] = []
+
+
+_thread = _ThreadState()
+
+
+class EmulatedGraph:
+    """A recorded run that can be replayed, with the surface of ``torch.cuda.CUDAGraph``.
+
+    Fill it with :func:`capture`.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[Step] | None = None
+
+    def replay(self) -> None:
+        """Run the recorded operations again, collectives included, and wait for their end.
+
+        Raises:
+            CaptureError: If nothing was captured yet, or a capture is running on this thread.
+        """
+        if self._steps is None:
+            raise CaptureError(
+                "an emulated graph was replayed that holds no capture",
+                hint="capture into it first: with graphguard.capture(graph): ...",
+            )
+        if _thread.capturing:
+            raise CaptureError(
+                "an emulated graph was replayed during a capture on the same thread",
+                hint="replay it before or after the capture; graphs do not nest",
+            )
+        replay(self._steps)
+
+    def reset(self) -> None:
+        """Forget the recorded operations and let their memory go."""
+        self._steps = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the results that the graph keeps."""
+        return sum(target.nbytes for step in self._steps or () for target in step.targets)
+
+    @property
+    def nodes(self) -> str:
+        """Digest of the recorded operations: names, shapes and dtypes, in order."""
+        return digest(encode(step.describe()) for step in self._steps or ())
+
+    def __len__(self) -> int:
+        return len(self._steps or ())
+
+
+@contextmanager
+def capture(graph: EmulatedGraph) -> Iterator[EmulatedGraph]:
+    """Record what runs inside into ``graph``, without running it.
+
+    Raises:
+        NestedCapture: If a capture is running on this thread.
+        OperationNotRecordable: From the operation that a graph cannot hold.
+    """
+    if _thread.capturing:
+        raise NestedCapture(
+            "a capture was begun inside another one on the same thread",
+            hint="end the first capture before the second begins; capture the inner part only "
+            "once and replay it outside",
+        )
+    graph.reset()
+    mode = CaptureMode(_thread.observers)
+    _thread.capturing = True
+    try:
+        # Modes of the caller would see every stand-in that the capture works out shapes with.
+        with _disable_current_modes(), mode:
+            yield graph
+    finally:
+        _thread.capturing = False
+    schedule_waits(mode.steps)
+    graph._steps = mode.steps
+
+
+def is_capturing() -> bool:
+    """Whether an emulated capture is running on this thread."""
+    return _thread.capturing
+
+
+def add_observer(observer: Observer) -> None:
+    """Show every operation that is captured on this thread to ``observer`` first."""
+    _thread.observers.append(observer)
+
+
+def remove_observer(observer: Observer) -> None:
+    """Stop showing operations to ``observer``."""
+    _thread.observers.remove(observer)

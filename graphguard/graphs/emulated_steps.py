@@ -1,0 +1,121 @@
+"""The steps of an emulated graph: one recorded operation each, and what a replay waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch._C._distributed_c10d import Work
+from torch._ops import OpOverload
+from torch.utils import _pytree
+
+_wait_tensor: Callable[[torch.Tensor], torch.Tensor] = torch.ops._c10d_functional.wait_tensor
+
+
+def frozen(tree: Any) -> Any:  # noqa: ANN401 - any nesting of arguments
+    """Return arguments with every tensor replaced by an alias of its memory.
+
+    The alias keeps the memory alive and does not follow its owner: when a program gives its
+    tensor other memory, a replay goes on using the memory that was there at capture.
+    """
+    return _pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, tree)
+
+
+def tensors_of(tree: Any) -> list[torch.Tensor]:  # noqa: ANN401 - any nesting of arguments
+    """Return every tensor of a nesting of arguments."""
+    return [leaf for leaf in _pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+class Step:
+    """One recorded operation.
+
+    Args:
+        func: The operator.
+        args: Its positional arguments, frozen.
+        kwargs: Its keyword arguments, frozen.
+        targets: The memory that its new results go to, in the order the operator returns them.
+    """
+
+    def __init__(
+        self,
+        func: OpOverload,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        targets: list[torch.Tensor],
+    ) -> None:
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+        self.targets = targets
+        # Collectives of these earlier steps must be over before this one starts.
+        self.waits: tuple[int, ...] = ()
+        self._operands = [*tensors_of((args, kwargs)), *targets]
+        self.memory = frozenset(tensor.untyped_storage().data_ptr() for tensor in self._operands)
+
+    def run(self) -> Work | None:
+        """Run the operation into the recorded memory, and return its work if it is unfinished."""
+        results = self.func(*self.args, **self.kwargs)
+        if self.targets:
+            for target, result in zip(self.targets, tensors_of(results), strict=True):
+                target.copy_(result)
+        return None
+
+    def describe(self) -> str:
+        """Name the operation and the shapes it works on, for the digest of the graph's nodes."""
+        operands = " ".join(f"{tensor.dtype}{list(tensor.shape)}" for tensor in self._operands)
+        return f"{self.func.name()} {operands}"
+
+
+class FunctionalCollective(Step):
+    """A functional collective: its results are only there once they have been waited for."""
+
+    def run(self) -> None:
+        """Run the collective to its end."""
+        results = tensors_of(self.func(*self.args, **self.kwargs))
+        for result in results:
+            _wait_tensor(result)
+        for target, result in zip(self.targets, results, strict=bool(self.targets)):
+            target.copy_(result)
+
+
+class Collective(Step):
+    """A c10d collective: it runs on while later steps do not touch its memory."""
+
+    def run(self) -> Work | None:
+        """Start the collective and return its work."""
+        results = self.func(*self.args, **self.kwargs)
+        last = results[-1] if isinstance(results, tuple) else results
+        return None if last is None else Work.unbox(last)
+
+
+def schedule_waits(steps: list[Step]) -> None:
+    """Work out before which step each collective must be over.
+
+    A CUDA graph keeps the order that streams and events gave it. Here a collective ends before
+    the next step that touches its memory, and not earlier: a send that was waited for at once
+    would never meet a receive that its peer posts after its own send.
+    """
+    running: dict[int, Step] = {}
+    for number, step in enumerate(steps):
+        needed = [other for other in running if running[other].memory & step.memory]
+        step.waits = tuple(needed)
+        for other in needed:
+            del running[other]
+        if isinstance(step, Collective):
+            running[number] = step
+
+
+def replay(steps: Iterable[Step]) -> None:
+    """Run steps in order, and return when all of them are over."""
+    unfinished: dict[int, Work] = {}
+    # Below autograd and past any dispatch mode of the caller: a replay is not Python code.
+    with torch._C._AutoDispatchBelowAutograd(), torch._C._DisableTorchDispatch():
+        for number, step in enumerate(steps):
+            for other in step.waits:
+                if work := unfinished.pop(other, None):
+                    work.wait()
+            if work := step.run():
+                unfinished[number] = work
+        for work in unfinished.values():
+            work.wait()

@@ -1,0 +1,106 @@
+"""The front door: a decorator on capture functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphguard import environment
+from graphguard.environment import Mode
+from graphguard.errors import ConfigurationError
+from graphguard.graph_set import CaptureFunction, GraphSet
+from graphguard.graphs.tensors import sliced
+from graphguard.guarded_capture import Choose, Eager, FillPadding, GuardedCapture, Unpad
+from graphguard.policy import InputCheck, OnDivergence, Policy, parse_on_divergence
+from graphguard.session import Session, default_session
+from graphguard.signature import GraphKey, GraphMode
+from graphguard.verdict import Action
+
+
+def guard(
+    role: str,
+    *,
+    eager: Eager | None = None,
+    mode: Mode | str | None = None,
+    on_divergence: OnDivergence = "eager",
+    graph_mode: GraphMode | str = GraphMode.FULL,
+    variant: str = "",
+    query_len: int | None = None,
+    max_recaptures: int = 16,
+    max_recapture_bytes: int | None = None,
+    check_inputs: InputCheck | str = InputCheck.OFF,
+    fill_padding: FillPadding | None = None,
+    unpad: str | Unpad | None = None,
+    choose: Choose | None = None,
+    session: Session = default_session,
+) -> Callable[[CaptureFunction], GuardedCapture]:
+    """Guard the graphs that a capture function makes.
+
+    Args:
+        role: ``target``, ``drafter``, or a name of your own.
+        eager: Runs a step without a graph. It takes the batch descriptor.
+        mode: ``off``, ``observe`` or ``enforce``; without it, what ``GRAPHGUARD_MODE`` says.
+        on_divergence: What to do about a batch that does not fit, when enforcing: ``eager``,
+            ``recapture`` or ``raise``, or a mapping from reasons to these with a ``default``.
+        graph_mode: ``full`` or ``piecewise``.
+        variant: What else tells families of graphs apart: LoRA count, micro-batches.
+        query_len: Query tokens of a request in a uniform decode step (1 + k with k drafted
+            tokens); the audit checks captured sizes against it.
+        max_recaptures: How many graphs may be captured after warm-up. Then steps run eagerly.
+        max_recapture_bytes: How much device memory these may reserve in all.
+        check_inputs: ``off``, ``spec`` (dtype, shape, device) or ``address`` (and not moved).
+        fill_padding: Called with the batch and the larger descriptor before a padded replay, to
+            put the padded slots of the static inputs into a state that kernels can stand.
+        unpad: What to cut off the outputs of a padded replay: ``tokens`` or ``requests`` cuts
+            tensors with that many rows, a function takes (outputs, batch, padded). Without it
+            outputs come as the graph left them, padded rows included.
+        choose: The program's own choice of a graph: takes the batch and the captured
+            descriptors, returns one of these or None to run eagerly. It decides in ``off`` and
+            ``observe``; when enforcing, the table decides, alike on every rank.
+        session: Where signatures are kept for the manifest.
+
+    Raises:
+        ConfigurationError: If a setting does not exist, or steps may have to run eagerly and
+            there is no ``eager``.
+    """
+    policy = Policy(
+        mode=environment.mode() if mode is None else environment.parse_mode(mode, "guard()"),
+        fallbacks=parse_on_divergence(on_divergence),
+        max_recaptures=max_recaptures,
+        max_recapture_bytes=max_recapture_bytes,
+        check_inputs=InputCheck(check_inputs),
+    )
+    may_run_eagerly = policy.actions() & {Action.EAGER, Action.RECAPTURE}
+    if policy.mode is Mode.ENFORCE and may_run_eagerly and eager is None:
+        raise ConfigurationError(
+            f"the guard of {role!r} may have to run a step eagerly and has no eager function",
+            hint="give guard(..., eager=...), or on_divergence='raise'",
+        )
+
+    def decorate(capture: CaptureFunction) -> GuardedCapture:
+        session.mode = policy.mode
+        if query_len is not None:
+            session.query_lens[role] = query_len
+        key = GraphKey(role, GraphMode(graph_mode), variant)
+        return GuardedCapture(
+            GraphSet(key, capture, policy.mode, session),
+            policy,
+            session,
+            eager=eager,
+            choose=choose,
+            fill_padding=fill_padding,
+            unpad=_unpad(unpad),
+        )
+
+    return decorate
+
+
+def _unpad(unpad: str | Unpad | None) -> Unpad | None:
+    if unpad == "tokens":
+        return lambda outputs, batch, padded: sliced(outputs, padded.num_tokens, batch.num_tokens)
+    if unpad == "requests":
+        return lambda outputs, batch, padded: sliced(outputs, padded.num_reqs, batch.num_reqs)
+    if isinstance(unpad, str):
+        raise ConfigurationError(
+            f"unpad={unpad!r} does not exist", hint="use 'tokens', 'requests' or a function"
+        )
+    return unpad

@@ -1,0 +1,1 @@
+"""Recorders: who tells a signature what a capture held."""

@@ -1,0 +1,156 @@
+"""Recording one capture: the recorders run, and what they saw becomes a signature."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from graphguard import graphs
+from graphguard.errors import CaptureError, ConfigurationError
+from graphguard.graphs.tensors import input_specs, output_specs
+from graphguard.session import Session, default_session, process_rank
+from graphguard.signature import BatchDescriptor, GraphKey, GraphMode, Signature
+
+if TYPE_CHECKING:
+    from graphguard.recorders.c10d import CollectiveRecorder
+    from graphguard.table import SignatureTable
+
+
+class Recording:
+    """The record of one capture, made by entering it around the capture.
+
+    Args:
+        key: The family that the graph belongs to.
+        batch: The descriptor it is captured for.
+        keep: Called with the signature when the recording has ended.
+    """
+
+    def __init__(
+        self,
+        key: GraphKey,
+        batch: BatchDescriptor,
+        keep: Callable[[Signature], object] | None = None,
+    ) -> None:
+        self._key = key
+        self._batch = batch
+        self._keep = keep
+        self._signature: Signature | None = None
+        self._recorder: CollectiveRecorder | None = None
+        self._graph: graphs.Graph | None = None
+        self._inputs: Mapping[str, Any] = {}
+        self._outputs: object = None
+
+    @property
+    def signature(self) -> Signature:
+        """What was recorded.
+
+        Raises:
+            ConfigurationError: If the recording has not ended, or ended with an error.
+        """
+        if self._signature is None:
+            raise ConfigurationError(
+                f"the recording of {self._key} {self._batch} has no signature yet",
+                hint="read it after the with block, and only if the block raised no error",
+            )
+        return self._signature
+
+    def captured(
+        self,
+        graph: graphs.Graph,
+        inputs: Mapping[str, Any] | None = None,
+        outputs: object = None,
+    ) -> None:
+        """Say which graph was captured and which tensors are static.
+
+        Args:
+            graph: The captured graph.
+            inputs: The tensors that the program fills between replays, by name.
+            outputs: The tensors that the graph leaves its results in, in any nesting.
+        """
+        self._graph = graph
+        self._inputs = inputs or {}
+        self._outputs = outputs
+
+    def __enter__(self) -> Recording:
+        # Without torch there are no calls of torch.distributed to record.
+        if "torch" in sys.modules:
+            from graphguard.recorders.c10d import CollectiveRecorder
+
+            self._recorder = CollectiveRecorder()
+            self._recorder.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._recorder is not None:
+            self._recorder.__exit__(kind, error, traceback)
+        if error is not None:
+            return
+        self._signature = self._sign()
+        if self._keep is not None:
+            self._keep(self._signature)
+
+    def _sign(self) -> Signature:
+        recorder = self._recorder
+        if recorder is not None and recorder.failure is not None:
+            rank, _ = process_rank()
+            raise CaptureError(
+                f"rank {rank}: the collectives of {self._key} {self._batch} could not be "
+                f"recorded: {recorder.failure}",
+                hint="this is a fault of graphguard's recorder; run with GRAPHGUARD_MODE=off and "
+                "report it with the operator that the cause names",
+            ) from recorder.failure
+        inputs = input_specs(self._inputs)
+        return Signature(
+            key=self._key,
+            batch=self._batch,
+            tensors=inputs + output_specs(self._outputs),
+            num_inputs=len(inputs),
+            collectives=tuple(recorder.calls) if recorder is not None else (),
+            graph_kind=graphs.kind_of(self._graph) if self._graph is not None else "",
+            nodes=graphs.nodes_of(self._graph) if self._graph is not None else "",
+        )
+
+
+def record(
+    role: str,
+    batch: BatchDescriptor,
+    *,
+    graph_mode: GraphMode | str = GraphMode.FULL,
+    variant: str = "",
+    table: SignatureTable | None = None,
+    session: Session = default_session,
+) -> Recording:
+    """Record a capture that you make by hand.
+
+    Example:
+        >>> with graphguard.record("target", batch, table=table) as recording:
+        ...     with torch.cuda.graph(graph):
+        ...         out = model(tokens)
+        ...     recording.captured(graph, inputs={"tokens": tokens}, outputs=out)
+
+    Args:
+        role: ``target``, ``drafter``, or a name of your own.
+        batch: The descriptor that the graph is captured for.
+        graph_mode: ``full`` or ``piecewise``.
+        variant: What else tells families of graphs apart.
+        table: Where the signature is inserted, to be checked against later. The ids of its
+            graphs count up in the order of insertion.
+        session: Where the signature is kept for the manifest.
+
+    Raises:
+        CaptureError: On leaving the block, if the capture could not be recorded.
+    """
+
+    def keep(signature: Signature) -> None:
+        session.record(signature)
+        if table is not None:
+            table.add(signature)
+
+    return Recording(GraphKey(role, GraphMode(graph_mode), variant), batch, keep)

@@ -1,0 +1,1 @@
+"""Telling findings: each reporter is a pure function that returns text."""

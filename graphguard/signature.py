@@ -1,0 +1,322 @@
+"""The words of graphguard as types: what was recorded of one captured graph.
+
+All of them are immutable and hashable. They hold plain numbers and strings, never a tensor, so
+that a signature can be kept, sent and written without keeping anything else alive.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+from functools import cached_property
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from graphguard.digest import digest, encode
+from graphguard.errors import DescriptorError
+from graphguard.verdict import Phase
+
+MAX_SIZE = 2**31 - 1
+"""The largest number of requests or tokens that a descriptor takes."""
+
+# The bounds hold for what is read from a file; msgspec checks them while it decodes.
+Name = Annotated[str, Meta(max_length=256)]
+Groups = Annotated[str, Meta(max_length=65_536)]
+Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Dimensions = Annotated[tuple[Annotated[int, Meta(ge=-(2**62), le=2**62)], ...], Meta(max_length=64)]
+Splits = Annotated[tuple[Natural, ...], Meta(max_length=65_536)]
+
+_TEXT = re.compile(r"(\d{1,10})x(\d{1,10})(?:/(\d{1,10}))?(?::(decode|prefill|mixed))?", re.ASCII)
+_TOKENS_TEXT = re.compile(r"(\d{1,10})t", re.ASCII)
+
+
+class GraphMode(str, Enum):
+    """Whether a graph holds a whole step or the pieces between attention calls."""
+
+    FULL = "full"
+    PIECEWISE = "piecewise"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class BatchDescriptor(msgspec.Struct, frozen=True):
+    """What a step wants to run.
+
+    Use :meth:`of`, :meth:`ragged` or :meth:`tokens` rather than the constructor.
+
+    Attributes:
+        num_reqs: Number of requests.
+        query_len: Query tokens of a request; the largest where they differ.
+        num_tokens: Query tokens of all requests together.
+        uniform: Whether every request has ``query_len`` tokens; False where no requests are named.
+        phase: Whether the requests are past their prompts.
+
+    Raises:
+        DescriptorError: If the numbers contradict each other.
+    """
+
+    num_reqs: int
+    query_len: int
+    num_tokens: int
+    uniform: bool
+    phase: Phase = Phase.DECODE
+
+    def __post_init__(self) -> None:
+        product = self.num_reqs * self.query_len
+        if self.num_reqs == 0:
+            valid = self.query_len == 0 and not self.uniform and self.phase == Phase.MIXED
+        else:
+            valid = (
+                0 < self.num_reqs <= MAX_SIZE
+                and 0 < self.query_len <= self.num_tokens <= product
+                and self.uniform == (self.num_tokens == product)
+            )
+        if valid and 0 <= self.num_tokens <= MAX_SIZE:
+            return
+        raise DescriptorError(
+            f"{self.num_reqs} requests of at most {self.query_len} query tokens cannot be "
+            f"{self.num_tokens} tokens in all (uniform={self.uniform})",
+            hint="use BatchDescriptor.of(), .ragged() or .tokens(), which do the arithmetic",
+        )
+
+    @classmethod
+    def of(cls, num_reqs: int, query_len: int, phase: Phase = Phase.DECODE) -> BatchDescriptor:
+        """Describe ``num_reqs`` requests of ``query_len`` query tokens each."""
+        return cls(num_reqs, query_len, num_reqs * query_len, True, phase)
+
+    @classmethod
+    def ragged(cls, query_lens: Sequence[int], phase: Phase = Phase.MIXED) -> BatchDescriptor:
+        """Describe requests by the query tokens of each, which may differ."""
+        num_reqs, query_len, num_tokens = (
+            len(query_lens),
+            max(query_lens, default=0),
+            sum(query_lens),
+        )
+        return cls(num_reqs, query_len, num_tokens, num_reqs * query_len == num_tokens, phase)
+
+    @classmethod
+    def tokens(cls, num_tokens: int) -> BatchDescriptor:
+        """Describe what a piecewise graph is captured for: tokens, of whatever requests."""
+        return cls(0, 0, num_tokens, False, Phase.MIXED)
+
+    @classmethod
+    def parse(cls, text: str) -> BatchDescriptor:
+        """Read the text form: ``16x2``, ``16x2:prefill``, ``5x20/37:mixed`` or ``32t``.
+
+        Raises:
+            DescriptorError: If the text is none of these, or its numbers contradict each other.
+        """
+        if match := _TOKENS_TEXT.fullmatch(text):
+            return cls.tokens(int(match[1]))
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise DescriptorError(
+                f"{text!r} is not a batch descriptor",
+                hint="write 16x2 for 16 requests of 2 query tokens, 5x20/37:mixed for 5 requests "
+                "of at most 20 and 37 in all, or 32t for 32 tokens",
+            )
+        num_reqs, query_len = int(match[1]), int(match[2])
+        num_tokens = int(match[3]) if match[3] else num_reqs * query_len
+        phase = Phase[match[4].upper()] if match[4] else Phase.DECODE
+        return cls(num_reqs, query_len, num_tokens, num_tokens == num_reqs * query_len, phase)
+
+    def __str__(self) -> str:
+        if self.num_reqs == 0:
+            return f"{self.num_tokens}t"
+        tokens = "" if self.uniform else f"/{self.num_tokens}"
+        phase = "" if self.phase == Phase.DECODE else f":{self.phase}"
+        return f"{self.num_reqs}x{self.query_len}{tokens}{phase}"
+
+
+class GraphKey(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which family a graph belongs to.
+
+    Attributes:
+        role: ``target``, ``drafter``, or the user's own name.
+        mode: Full or piecewise.
+        variant: What else tells families apart: LoRA count, micro-batches. Free text.
+    """
+
+    role: Name
+    mode: GraphMode = GraphMode.FULL
+    variant: Name = ""
+
+    def __str__(self) -> str:
+        return f"{self.role}/{self.mode}" + (f"/{self.variant}" if self.variant else "")
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """A static tensor of a graph.
+
+    Attributes:
+        name: The name the capturing program gave it.
+        shape: Sizes, in elements.
+        dtype: As torch prints it, without ``torch.``: ``bfloat16``.
+        stride: Strides, in elements.
+        device: ``cpu`` or ``cuda:0``.
+        address: Of the first element, in this process.
+        nbytes: From the first element to the last, in bytes.
+    """
+
+    name: Name
+    shape: Dimensions
+    dtype: Name
+    stride: Dimensions
+    device: Name
+    address: Natural
+    nbytes: Natural
+
+
+POINT_TO_POINT = frozenset({"send", "recv"})
+"""Operations whose two sides call differently, so that ranks are compared by pairing them."""
+
+
+class CollectiveCall(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
+    """One captured communication.
+
+    Attributes:
+        operation: As NCCL names it, in words: ``all_reduce``, ``all_gather``, ``send``.
+        count: Elements, as NCCL counts them for this operation (what one rank contributes to an
+            all-gather, what one rank gets of a reduce-scatter). None where ranks may differ.
+        dtype: Of the elements.
+        reduction: ``sum``, ``max`` … or None where nothing is reduced.
+        root: Rank in the group that sends or receives for all, or None.
+        peer: Rank in the group at the other end of a send or receive, or None.
+        group: Name and global ranks of the communicator, the same text on all its ranks.
+        group_size: Ranks in the group.
+        group_rank: This process's rank in the group.
+        coalesced: Whether the call was one of several issued as one.
+        send_splits: Elements for each rank in an uneven all-to-all, else empty.
+        recv_splits: Elements from each rank in an uneven all-to-all, else empty.
+        seen_by: The recorder that saw the call.
+    """
+
+    operation: Name
+    count: Natural | None
+    dtype: Name
+    reduction: Name | None
+    root: int | None
+    peer: int | None
+    group: Groups
+    group_size: Natural
+    group_rank: int
+    coalesced: bool = False
+    send_splits: Splits = ()
+    recv_splits: Splits = ()
+    seen_by: Name = "c10d"
+
+    @cached_property
+    def shared(self) -> tuple[str, int | None, str, str | None, int | None, str, int, bool]:
+        """The fields that must be equal on every rank of the group."""
+        return (
+            self.operation,
+            self.count,
+            self.dtype,
+            self.reduction,
+            self.root,
+            self.group,
+            self.group_size,
+            self.coalesced,
+        )
+
+    @cached_property
+    def shared_encoding(self) -> bytes:
+        """What this call adds to the shared digest: nothing for a send or a receive."""
+        return b"" if self.operation in POINT_TO_POINT else encode(self.shared)
+
+    @cached_property
+    def local_encoding(self) -> bytes:
+        """What this call adds to the local digest."""
+        own = (self.peer, self.group_rank, self.send_splits, self.recv_splits, self.seen_by)
+        return encode((self.shared, own))
+
+    def __str__(self) -> str:
+        elements = "?" if self.count is None else self.count
+        details = [f"{elements} {self.dtype}"]
+        for name, value in (
+            ("", self.reduction),
+            ("root ", self.root),
+            ("peer ", self.peer),
+            ("", "coalesced" if self.coalesced else None),
+        ):
+            if value is not None:
+                details.append(f"{name}{value}")
+        return f"{self.operation}({', '.join(details)}) on {self.group}"
+
+
+class Digests(NamedTuple):
+    """The two digests of a signature, as 32 hexadecimal digits each."""
+
+    shared: str
+    local: str
+
+
+class Signature(msgspec.Struct, frozen=True, dict=True):
+    """What was recorded of one captured graph.
+
+    Attributes:
+        key: The family it belongs to.
+        batch: The descriptor it was captured for.
+        tensors: Its static tensors: inputs first, then outputs.
+        num_inputs: How many of ``tensors`` are inputs.
+        collectives: Its collective calls, in order.
+        graph_kind: What kind of graph it is: ``torch.cuda`` or ``emulated``.
+        nodes: Digest of the graph's nodes, or empty where nobody looked.
+    """
+
+    key: GraphKey
+    batch: BatchDescriptor
+    tensors: tuple[TensorSpec, ...] = ()
+    num_inputs: int = 0
+    collectives: tuple[CollectiveCall, ...] = ()
+    graph_kind: str = ""
+    nodes: str = ""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The static tensors that the graph reads."""
+        return self.tensors[: self.num_inputs]
+
+    @cached_property
+    def digests(self) -> Digests:
+        """Both digests.
+
+        The shared digest covers what NCCL requires to be equal on every rank: the key, the batch
+        and the collective calls. Sends and receives are left out of it, because their two ends
+        differ; so are tensors, because ranks may shard unevenly. The local digest covers all.
+        """
+        batch = self.batch
+        head = encode(
+            (
+                self.key.role,
+                self.key.mode.value,
+                self.key.variant,
+                (batch.num_reqs, batch.query_len, batch.num_tokens, int(batch.phase)),
+            )
+        )
+        tensors = tuple(
+            (t.name, t.shape, t.dtype, t.stride, t.device, t.address, t.nbytes)
+            for t in self.tensors
+        )
+        own = encode((tensors, self.num_inputs, self.graph_kind, self.nodes))
+        return Digests(
+            shared=digest([head, *(call.shared_encoding for call in self.collectives)]),
+            local=digest([head, own, *(call.local_encoding for call in self.collectives)]),
+        )
+
+    @property
+    def shared_digest(self) -> str:
+        """The digest of what must be equal on every rank."""
+        return self.digests.shared
+
+    @property
+    def local_digest(self) -> str:
+        """The digest of everything, addresses included."""
+        return self.digests.local
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.batch}"

@@ -1,0 +1,29 @@
+"""What every test may use."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from graphguard.session import Session
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GRAPHGUARD_MODE", "GRAPHGUARD_DIR", "RANK", "WORLD_SIZE", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def session() -> Session:
+    return Session()
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A process group of this process alone, for what is the same on any number of ranks."""
+    import torch.distributed as dist
+
+    rendezvous = tmp_path_factory.mktemp("rendezvous") / "file"
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()

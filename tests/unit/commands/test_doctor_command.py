@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import ctypes
+from importlib import metadata, util
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from msgspec.json import decode
+
+from graphguard.commands import main
+from graphguard.commands.doctor import Diagnosis, Support, diagnose
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRAPHGUARD_MODE", raising=False)
+    monkeypatch.delenv("GRAPHGUARD_DIR", raising=False)
+
+
+def machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, cuda: str | None, driver: bool, torch: bool
+) -> Diagnosis:
+    """Diagnose a machine that is made up."""
+    (tmp_path / "version.py").write_text(
+        f"from typing import Optional\ncuda: Optional[str] = {cuda!r}\n"
+    )
+    spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+
+    def version(distribution: str) -> str:
+        if distribution == "torch" and torch:
+            return "2.13.0"
+        raise metadata.PackageNotFoundError(distribution)
+
+    def load(library: str) -> None:
+        if not driver:
+            raise OSError(library)
+
+    monkeypatch.setattr(util, "find_spec", lambda _name: spec)
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    return diagnose()
+
+
+def support(diagnosis: Diagnosis, name: str) -> tuple[Support, str]:
+    return next((c.support, c.why) for c in diagnosis.capabilities if c.capability == name)
+
+
+def test_machine_with_all_can_guard_cuda_graphs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    diagnosis = machine(monkeypatch, tmp_path, cuda="13.0", driver=True, torch=True)
+    assert support(diagnosis, "torch.cuda graphs") == (Support.YES, "torch is built for CUDA 13.0")
+    assert support(diagnosis, "emulated graphs")[0] is Support.YES
+    assert support(diagnosis, "collectives of torch.distributed")[0] is Support.YES
+
+
+@pytest.mark.parametrize(
+    ("lacking", "why"),
+    [
+        ({"cuda": None}, "this torch is built without CUDA"),
+        ({"driver": False}, "the CUDA driver (libcuda.so.1) does not load"),
+        ({"torch": False}, "torch is not installed"),
+    ],
+)
+def test_what_lacks_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lacking: dict[str, Any], why: str
+) -> None:
+    parts: dict[str, Any] = {"cuda": "13.0", "driver": True, "torch": True, **lacking}
+    diagnosis = machine(monkeypatch, tmp_path, **parts)
+    assert support(diagnosis, "torch.cuda graphs") == (Support.NO, why)
+    emulated = Support.YES if parts["torch"] else Support.NO
+    assert support(diagnosis, "emulated graphs")[0] is emulated
+
+
+def test_what_this_version_does_not_do_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    document = decode(capsys.readouterr().out)
+    told = {row["capability"]: row["support"] for row in document["capabilities"]}
+    assert told["NCCL called by other means (pynccl)"] == "no"
+    assert told["agreement of ranks at replay"] == "no"
+    assert told["vLLM plugin"] == "no"
+    assert document["installed"]["graphguard"]
+
+
+def test_text_has_a_table_for_each_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    for words in ("Installed", "capability", "GRAPHGUARD_MODE", "GRAPHGUARD_DIR", "not set"):
+        assert words in told
+
+
+def test_valid_settings_are_fine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GRAPHGUARD_MODE", "enforce")
+    monkeypatch.setenv("GRAPHGUARD_DIR", str(tmp_path / "made-later"))
+    assert all(setting.valid for setting in diagnose().settings)
+
+
+def test_settings_that_cannot_be_used_end_with_1(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    monkeypatch.setenv("GRAPHGUARD_MODE", "enforced")
+    monkeypatch.setenv("GRAPHGUARD_DIR", str(shared))
+    assert main(["doctor", "--json"]) == 1
+    mode, directory = decode(capsys.readouterr().out)["settings"]
+    assert (mode["value"], mode["valid"]) == ("enforced", False)
+    assert "use off, observe or enforce" in mode["note"]
+    assert directory["valid"] is False
+    assert "others may write" in directory["note"]
+
+
+def test_directory_that_is_a_file_is_invalid(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GRAPHGUARD_DIR", str(tmp_path / "file"))
+    assert [setting.valid for setting in diagnose().settings] == [True, False]

@@ -1,0 +1,113 @@
+"""Recording a capture made by hand, and the session that keeps it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from graphguard import (
+    BatchDescriptor,
+    ConfigurationError,
+    GraphKey,
+    GraphMode,
+    Reason,
+    Session,
+    SignatureTable,
+    capture,
+    manifest,
+    new_graph,
+    record,
+)
+
+
+def test_a_recording_becomes_a_signature_in_session_and_table(session: Session) -> None:
+    table, x = SignatureTable(), torch.zeros(8, 4)
+    graph = new_graph()
+    with record("drafter", BatchDescriptor.of(4, 2), table=table, session=session) as recording:
+        with capture(graph):
+            out = x + 1
+        recording.captured(graph, inputs={"x": x}, outputs=out)
+
+    signature = recording.signature
+    assert session.signatures == [signature]
+    assert str(signature) == "drafter/full 4x2"
+    assert [t.name for t in signature.inputs] == ["x"]
+    assert signature.graph_kind == "emulated"
+    assert signature.nodes
+    verdict = table.check(table.family(GraphKey("drafter")), 4, 2, 8, 0)
+    assert (verdict.reason, verdict.graph) == (Reason.EXACT, 0)
+
+
+def test_piecewise_and_variant_make_the_key(session: Session) -> None:
+    with record(
+        "target",
+        BatchDescriptor.tokens(32),
+        graph_mode="piecewise",
+        variant="lora=2",
+        session=session,
+    ):
+        pass
+
+    assert session.signatures[0].key == GraphKey("target", GraphMode.PIECEWISE, "lora=2")
+
+
+def test_a_recording_that_raises_keeps_nothing(session: Session) -> None:
+    recording = record("target", BatchDescriptor.of(1, 1), session=session)
+    with pytest.raises(ZeroDivisionError), recording:
+        _ = 1 / 0
+
+    assert session.signatures == []
+    with pytest.raises(ConfigurationError, match="has no signature yet"):
+        _ = recording.signature
+
+
+def test_a_session_without_a_directory_says_what_to_set(session: Session) -> None:
+    with pytest.raises(ConfigurationError, match="nothing says where") as raised:
+        session.write_manifest()
+
+    assert "GRAPHGUARD_DIR" in raised.value.hint
+
+
+def test_a_manifest_is_written_on_demand(session: Session, tmp_path: Path) -> None:
+    with record("target", BatchDescriptor.of(1, 1), session=session):
+        pass
+
+    path = session.write_manifest(tmp_path / "new")
+
+    written = manifest.read(path)
+    assert written.signatures == tuple(session.signatures)
+    assert written.pid == os.getpid()
+    assert written.versions["torch"] == str(torch.__version__)
+    assert written.created.endswith("+00:00")
+
+
+def test_importing_graphguard_imports_neither_torch_nor_numpy() -> None:
+    code = "import sys, graphguard; print({'torch', 'numpy', 'rich'} & set(sys.modules))"
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+    assert output.strip() == "set()"
+
+
+def test_a_capture_of_another_library_is_recorded_without_torch(tmp_path: Path) -> None:
+    code = f"""
+import sys
+import graphguard
+from graphguard import BatchDescriptor
+
+class Graph:
+    def replay(self): ...
+    def reset(self): ...
+
+with graphguard.record("target", BatchDescriptor.of(4, 2)) as recording:
+    recording.captured(Graph())
+graphguard.write_manifest({str(tmp_path / "m")!r})
+assert "torch" not in sys.modules
+assert recording.signature.graph_kind == "__main__.Graph"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert (tmp_path / "m" / "manifest.rank0.json").exists()
