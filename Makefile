@@ -47,9 +47,10 @@ format: $(INSTALLED) ## Format Python and C++
 typecheck: $(INSTALLED) ## Check types
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## Run the benchmarks; the figures go to build/benchmark.json
+bench: $(INSTALLED) ## Run the benchmarks; the figures go to docs/performance.md
 	mkdir -p build
 	$(BIN)/python -m pytest benchmarks --benchmark-json=build/benchmark.json
+	$(BIN)/python -m benchmarks.report build/benchmark.json docs/performance.md
 
 gpu: $(INSTALLED) ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests/gpu

@@ -19,7 +19,7 @@ KIND = "torch.cuda"
 
 # What the CUDA runtime says of an operation that a capture cannot hold (cudaErrorStreamCapture*,
 # driver_types.h of CUDA 12 and 13).
-_FORBIDDEN = ("operation not permitted when stream is capturing", "StreamCapture", "capturing")
+_FORBIDDEN = ("when stream is capturing", "StreamCapture", "during capture")
 
 
 def owns(graph: object) -> bool:

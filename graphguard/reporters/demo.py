@@ -21,7 +21,7 @@ def render(story: Story) -> str:
         f"  {_findings(len(story.audit.recorded))}",
         "AUDIT of a copy in which rank 1 reduces half as many elements in its last call",
         f"  {_findings(len(story.audit.planted))}",
-        *("  " + line for line in text.findings(story.audit.planted)),
+        *("  " + line for line in text.findings(story.audit.planted) if line),
     ]
     lines += [f"trouble: {trouble}" for trouble in story.troubles]
     if story.manifests:

@@ -1,0 +1,195 @@
+"""Write the figures of a benchmark run into ``docs/performance.md``.
+
+    python -m benchmarks.report build/benchmark.json docs/performance.md
+
+Only what lies between the two markers of that page is replaced. Each figure stands beside its
+baseline from the same run; targets are those of ``docs/design.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+class Row(NamedTuple):
+    """One line of the table; ``met`` is None where there is no target."""
+
+    what: str
+    figure: str
+    baseline: str
+    ratio: str
+    target: str
+    met: bool | None
+
+    def markdown(self) -> str:
+        """Return the row as Markdown."""
+        met = {True: "yes", False: "**no**", None: ""}[self.met]
+        cells = (self.what, self.figure, self.baseline, self.ratio, self.target, met)
+        return "| " + " | ".join(cells) + " |"
+
+
+class Run:
+    """A run of the benchmarks, as pytest-benchmark writes it."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self._content = content
+        self._by_name = {entry["name"]: entry for entry in content["benchmarks"]}
+
+    def median(self, name: str) -> float:
+        """Return the median of a benchmark in seconds."""
+        return float(self._by_name[name]["stats"]["median"])
+
+    def details(self, name: str) -> dict[str, Any]:
+        """Return what a benchmark measured itself."""
+        details: dict[str, Any] = self._by_name[name]["extra_info"]
+        return details
+
+    def machine(self) -> str:
+        """Name the machine and the versions."""
+        info = self._content["machine_info"]
+        cpu = info["cpu"]
+        return (
+            f"{cpu.get('brand_raw', 'unknown processor')}, {cpu.get('count', '?')} cores, "
+            f"{info['system']} {info['release']}, {info['python_implementation']} "
+            f"{info['python_version']}, no GPU; {self._content['datetime'][:10]}"
+        )
+
+
+def rows(run: Run) -> Iterator[Row]:
+    """Return the lines of the table."""
+    yield from _checks(run)
+    yield from _native(run)
+    yield from _replays(run)
+    yield from _rest(run)
+
+
+def _checks(run: Run) -> Iterator[Row]:
+    ratios = run.details("test_ratios")
+    ns = ratios["ns_per_call"]
+    beyond = ratios["check_minus_noop_ns"]
+    yield Row(
+        "`check` from Python, hit",
+        f"{ns['check']:.0f} ns",
+        f"empty call {ns['noop']:.0f} ns",
+        f"{beyond:+.0f} ns",
+        "≤ +60 ns",
+        beyond <= 60,
+    )
+    over = ratios["check_over_dict"]
+    yield Row(
+        "the same",
+        f"{ns['check']:.0f} ns",
+        f"dict, frozen dataclass as key {ns['dict']:.0f} ns",
+        f"{over:.2f}",
+        "≤ 1/3",
+        over <= 1 / 3,
+    )
+    yield Row(
+        "the same",
+        f"{ns['check']:.0f} ns",
+        f"dict, key made for the step {ns['dict_making_the_key']:.0f} ns",
+        f"{ratios['check_over_dict_making_the_key']:.2f}",
+        "",
+        None,
+    )
+
+
+def _native(run: Run) -> Iterator[Row]:
+    results = run.details("test_check_in_cpp")["native"]["results"]
+    for result in results:
+        yield Row(
+            f"`check` in C++, {result['signatures']:,} signatures, mixed batches",
+            f"{result['mixed']:.1f} ns",
+            f"empty call {result['empty']:.1f} ns, "
+            f"`unordered_map` {result['unordered_map']:.1f} ns",
+            f"{result['mixed'] / results[0]['mixed']:.2f} of 10 signatures",
+            "≤ 10 ns, flat",
+            result["mixed"] <= 10,
+        )
+
+
+def _replays(run: Run) -> Iterator[Row]:
+    bare = run.median("test_bare")
+    for batch in ("exact", "padded"):
+        for mode in ("enforce", "observe"):
+            guarded = run.median(f"test_guarded[{batch}-{mode}]")
+            yield Row(
+                f"guarded replay of a graph that does nothing, {mode}, {batch}",
+                f"{guarded * 1e9:.0f} ns",
+                f"bare {bare * 1e9:.0f} ns",
+                f"{(guarded - bare) * 1e9:+.0f} ns",
+                "≤ +1 µs",
+                guarded - bare <= 1e-6,
+            )
+    for size in ("1 operation", "25 operations"):
+        guarded, plain = run.median(f"test_guarded[{size}]"), run.median(f"test_bare[{size}]")
+        yield Row(
+            f"guarded emulated replay, {size}",
+            f"{guarded * 1e6:.1f} µs",
+            f"bare {plain * 1e6:.1f} µs",
+            f"{guarded / plain:.2f}",
+            "",
+            None,
+        )
+    recorded = run.median("test_capture[recorded]")
+    plain = run.median("test_capture[not recorded]")
+    yield Row(
+        "emulated capture, recorded: 25 operations, 8 of them all-reduces",
+        f"{recorded * 1e3:.2f} ms",
+        f"not recorded {plain * 1e3:.2f} ms",
+        f"{recorded / plain:.2f}",
+        "≤ 1.05",
+        recorded / plain <= 1.05,
+    )
+
+
+def _rest(run: Run) -> Iterator[Row]:
+    start = run.details("test_start")
+    for name, target in (("import graphguard", 30), ("graphguard --help", 150)):
+        beyond, whole = start["beyond_python_ms"][name], start["median_ms"][name]
+        is_import = name.startswith("import")
+        measured = beyond if is_import else whole
+        yield Row(
+            f"`{name}`",
+            f"{whole:.0f} ms",
+            f"bare Python {start['median_ms']['python']:.0f} ms",
+            f"{beyond:+.0f} ms",
+            f"≤ {'+' if is_import else ''}{target} ms",
+            measured <= target,
+        )
+    for case in ("equal", "one rank differs"):
+        audit = run.median(f"test_audit_of_a_job[{case}]")
+        loads = run.median(f"test_baseline_json_loads_of_the_same_bytes[{case}]")
+        yield Row(
+            f"audit of 8 ranks × 100 graphs × 500 collectives, {case}",
+            f"{audit * 1e3:.0f} ms",
+            f"`json.loads` of the files {loads * 1e3:.0f} ms",
+            f"{audit / loads:.1f}",
+            "≤ 1 s",
+            audit <= 1.0,
+        )
+
+
+def render(run: Run) -> str:
+    """Return the table as Markdown, with the machine named."""
+    head = "| what | measured | baseline, same run | ratio or difference | target | met |"
+    lines = [f"Measured on: {run.machine()}.", "", head, "|---|---|---|---|---|---|"]
+    return "\n".join([*lines, *(row.markdown() for row in rows(run))])
+
+
+def main(source: Path, page: Path) -> None:
+    """Replace the figures of a page."""
+    table = render(Run(json.loads(source.read_text())))
+    before, rest = page.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    page.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
