@@ -60,6 +60,7 @@ class GraphSet:
         self.reserved_bytes = 0
         self._capture = capture
         self._mode = mode
+        self._enforces = mode is Mode.ENFORCE
         self._session = session
 
     @property
@@ -81,7 +82,7 @@ class GraphSet:
         if batch in self.by_batch:
             return self.by_batch[batch]
         captured, signature = self._make(batch)
-        graph = self.table.add(signature)
+        graph = self._insert(signature)
         self.captured.append(captured)
         self.signatures.append(signature)
         self.by_batch[batch] = graph
@@ -95,13 +96,24 @@ class GraphSet:
         Raises:
             CaptureError: If it could not be captured or, when enforcing, recorded.
         """
-        old = self.signatures[graph]
-        captured, signature = self._make(old.batch)
-        self.captured[graph].graph.reset()
+        old_captured, old_signature = self.captured[graph], self.signatures[graph]
+        captured, signature = self._make(old_signature.batch)
+        # First what may be refused, last what cannot be undone.
+        self.table.replace(graph, signature)
         self.captured[graph] = captured
         self.signatures[graph] = signature
-        self.table.replace(graph, signature)
-        self._session.replace(old, signature)
+        self._session.replace(old_signature, signature)
+        if old_captured.graph is not captured.graph:
+            old_captured.graph.reset()
+
+    def _insert(self, signature: Signature) -> int:
+        try:
+            return self.table.add(signature)
+        except Exception as error:
+            if self._enforces:
+                raise
+            logger.warning("the inputs of %s will not be checked: %s", signature, error)
+            return self.table.add(Signature(signature.key, signature.batch))
 
     def _make(self, batch: BatchDescriptor) -> tuple[Captured, Signature]:
         if self._mode is Mode.OFF:
@@ -113,8 +125,14 @@ class GraphSet:
                 captured = self._call(batch)
                 recording.captured(captured.graph, captured.inputs, captured.outputs)
         except Exception as error:
-            if captured is None or self._mode is Mode.ENFORCE:
+            if captured is None or (isinstance(error, GraphguardError) and self._enforces):
                 raise
+            if self._enforces:
+                raise CaptureError(
+                    f"{self.key} {batch} could not be recorded: {type(error).__name__}: {error}",
+                    hint="this is a fault of graphguard; run with GRAPHGUARD_MODE=observe and "
+                    "report it",
+                ) from error
             # The capture itself went well: in observe the program must not notice the rest.
             logger.warning("%s %s is not recorded: %s", self.key, batch, error)
             return captured, Signature(self.key, batch)

@@ -10,7 +10,13 @@ from graphguard.errors import ConfigurationError
 from graphguard.graph_set import CaptureFunction, GraphSet
 from graphguard.graphs.tensors import sliced
 from graphguard.guarded_capture import Choose, Eager, FillPadding, GuardedCapture, Unpad
-from graphguard.policy import InputCheck, OnDivergence, Policy, parse_on_divergence
+from graphguard.policy import (
+    InputCheck,
+    OnDivergence,
+    Policy,
+    parse_on_divergence,
+    parse_setting,
+)
 from graphguard.session import Session, default_session
 from graphguard.signature import GraphKey, GraphMode
 from graphguard.verdict import Action
@@ -67,8 +73,10 @@ def guard(
         fallbacks=parse_on_divergence(on_divergence),
         max_recaptures=max_recaptures,
         max_recapture_bytes=max_recapture_bytes,
-        check_inputs=InputCheck(check_inputs),
+        check_inputs=parse_setting(InputCheck, check_inputs, "check_inputs"),
     )
+    key = GraphKey(role, parse_setting(GraphMode, graph_mode, "graph_mode"), variant)
+    cut = _unpad(unpad, key)
     may_run_eagerly = policy.actions() & {Action.EAGER, Action.RECAPTURE}
     if policy.mode is Mode.ENFORCE and may_run_eagerly and eager is None:
         raise ConfigurationError(
@@ -80,7 +88,6 @@ def guard(
         session.mode = policy.mode
         if query_len is not None:
             session.query_lens[role] = query_len
-        key = GraphKey(role, GraphMode(graph_mode), variant)
         return GuardedCapture(
             GraphSet(key, capture, policy.mode, session),
             policy,
@@ -88,15 +95,20 @@ def guard(
             eager=eager,
             choose=choose,
             fill_padding=fill_padding,
-            unpad=_unpad(unpad),
+            unpad=cut,
         )
 
     return decorate
 
 
-def _unpad(unpad: str | Unpad | None) -> Unpad | None:
+def _unpad(unpad: str | Unpad | None, key: GraphKey) -> Unpad | None:
     if unpad == "tokens":
         return lambda outputs, batch, padded: sliced(outputs, padded.num_tokens, batch.num_tokens)
+    if unpad == "requests" and key.mode is GraphMode.PIECEWISE:
+        raise ConfigurationError(
+            f"unpad='requests' cuts nothing off the graphs of {key}, which know only tokens",
+            hint="use unpad='tokens' or a function",
+        )
     if unpad == "requests":
         return lambda outputs, batch, padded: sliced(outputs, padded.num_reqs, batch.num_reqs)
     if isinstance(unpad, str):

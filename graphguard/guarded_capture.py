@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from graphguard import environment
 from graphguard.environment import Mode
-from graphguard.errors import GraphguardError, GuardMismatch
+from graphguard.errors import ConfigurationError, GuardMismatch
 from graphguard.graph_set import GraphSet
 from graphguard.graphs.tensors import input_specs
 from graphguard.policy import InputCheck, Policy
+from graphguard.recaptures import Recaptures
 from graphguard.session import Session, process_rank
-from graphguard.signature import BatchDescriptor, GraphMode
+from graphguard.signature import BatchDescriptor
 from graphguard.verdict import Action, Reason, Verdict
 
 logger = logging.getLogger("graphguard")
@@ -55,9 +57,9 @@ class GuardedCapture:
         self._choose = choose
         self._fill_padding = fill_padding
         self._unpad = unpad
-        self._recaptures = 0
-        self._warm_up_bytes = 0
-        self._failed: dict[BatchDescriptor, GraphguardError] = {}
+        self._recaptures = Recaptures(graph_set, policy)
+        self._overruled: Counter[Verdict] = Counter()
+        self._refused_inputs: Counter[Verdict] = Counter()
         self._said: set[str] = set()
         self._family = graph_set.table.family(self.key)
         # Bound once: these are on the path of every step.
@@ -74,7 +76,9 @@ class GuardedCapture:
 
     def verdicts(self) -> dict[Verdict, int]:
         """Return every verdict given so far, with how often."""
-        return dict(self._graphs.table.counts())
+        counts = Counter(dict(self._graphs.table.counts()))
+        # The table does not know of verdicts that static inputs have changed.
+        return dict(counts - self._overruled + self._refused_inputs)
 
     def warm_up(self, batches: Iterable[BatchDescriptor]) -> None:
         """Capture a graph for each descriptor, then write the manifest if a place is set for it.
@@ -85,9 +89,12 @@ class GuardedCapture:
             CaptureError: If a graph could not be captured or, when enforcing, recorded.
             ManifestError: When enforcing, if the manifest could not be written.
         """
-        for batch in batches:
-            self._graphs.add(batch)
-        self._warm_up_bytes = self._graphs.reserved_bytes
+        before = self._graphs.reserved_bytes
+        try:
+            for batch in batches:
+                self._graphs.add(batch)
+        finally:
+            self._recaptures.exclude_bytes(self._graphs.reserved_bytes - before)
         self._write_manifest()
 
     def __call__(self, batch: BatchDescriptor, *, inputs: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - what the capture function gave as outputs
@@ -147,7 +154,7 @@ class GuardedCapture:
             graph = verdict.graph
         else:
             chosen = self._choose(batch, self._graphs.batches)
-            graph = None if chosen is None else self._graphs.by_batch[chosen]
+            graph = None if chosen is None else self._chosen(batch, chosen)
             verdict = (
                 self._check(self._family, *arguments)
                 if graph is None
@@ -158,6 +165,15 @@ class GuardedCapture:
         if graph is None:
             return self._run_eagerly(verdict, batch)
         return self._launch(graph, batch, self._padded(graph, batch))
+
+    def _chosen(self, batch: BatchDescriptor, chosen: BatchDescriptor) -> int:
+        graph = self._graphs.by_batch.get(chosen)
+        if graph is None:
+            raise ConfigurationError(
+                f"choose returned {chosen} for {batch}, and {self.key} has no such graph",
+                hint="return one of the descriptors that it is given, or None to run eagerly",
+            )
+        return graph
 
     def _observe(
         self, verdict: Verdict, batch: BatchDescriptor, inputs: Mapping[str, Any] | None
@@ -185,7 +201,10 @@ class GuardedCapture:
             reason = Reason(table.check_inputs(graph, table.input_fields(specs), addresses)[0])
         if reason is Reason.EXACT:
             return verdict
-        return Verdict(self.policy.fallbacks[reason], reason, graph)
+        refused = Verdict(self.policy.fallbacks[reason], reason, graph)
+        self._overruled[verdict] += 1
+        self._refused_inputs[refused] += 1
+        return refused
 
     def _diverge(self, verdict: Verdict, batch: BatchDescriptor) -> Any:  # noqa: ANN401
         if verdict.reason.rank_local and verdict.action is not Action.ABORT:
@@ -202,45 +221,29 @@ class GuardedCapture:
         )
 
     def _recapture(self, verdict: Verdict, batch: BatchDescriptor) -> Any:  # noqa: ANN401
-        if batch in self._failed:
-            raise self._failed[batch]
-        if (limit := self._limit_reached(verdict, batch)) is not None:
+        self._recaptures.raise_if_failed(verdict, batch)
+        limit = self._recaptures.over_count(verdict)
+        if limit is None and (limit := self._recaptures.over_memory()) is not None:
+            # Ranks count their captures alike, but each has its own memory.
+            self._require_alone(verdict, batch)
+        if limit is not None:
             self._say_once(
                 "limit", f"{self._describe(verdict, batch)}; {limit}, so it runs eagerly"
             )
             return self._run_eagerly(verdict, batch)
-        self._recaptures += 1
-        try:
-            if verdict.graph is None:
-                piecewise = self.key.mode is GraphMode.PIECEWISE
-                wanted = BatchDescriptor.tokens(batch.num_tokens) if piecewise else batch
-                graph = self._graphs.add(wanted)
-            else:
-                graph = verdict.graph
-                self._graphs.capture_again(graph)
-        except GraphguardError as error:
-            self._failed[batch] = error
-            raise
+        graph = self._recaptures.capture(verdict, batch)
         self._write_manifest()
         return self._launch(graph, batch, self._padded(graph, batch))
 
-    def _limit_reached(self, verdict: Verdict, batch: BatchDescriptor) -> str | None:
-        if self._recaptures >= self.policy.max_recaptures:
-            return f"{self._recaptures} graphs have been captured since warm-up"
-        limit = self.policy.max_recapture_bytes
-        reserved = self._graphs.reserved_bytes - self._warm_up_bytes
-        if limit is None or reserved < limit:
-            return None
-        # Ranks count their captures alike, but each has its own memory.
-        self._require_alone(verdict, batch)
-        return f"captures since warm-up have reserved {reserved:,} bytes"
-
     def _require_alone(self, verdict: Verdict, batch: BatchDescriptor) -> None:
         """Refuse the step if other ranks take part in it and may not see what this one sees."""
-        if self._graphs.communicates:
+        _, ranks = process_rank()
+        # Before the first graph nobody knows whether they communicate.
+        if self._graphs.communicates or (ranks > 1 and not self._graphs.signatures):
             raise GuardMismatch(
                 f"{self._describe(verdict, batch)}; only this rank can see that, and its graphs "
-                "hold collectives: running this step another way would leave the others waiting",
+                "may hold collectives: running this step another way would leave the others "
+                "waiting",
                 verdict=verdict,
                 hint="keep static tensors in place and memory limits out of reach on every rank",
             )
@@ -272,7 +275,7 @@ class GuardedCapture:
             return
         try:
             path = self._session.write_manifest()
-        except GraphguardError as error:
+        except Exception as error:
             if self._enforces:
                 raise
             logger.warning("the manifest is not written: %s", error)

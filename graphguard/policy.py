@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from typing import TypeVar
 
 import msgspec
 
 from graphguard.environment import Mode
 from graphguard.errors import ConfigurationError
 from graphguard.verdict import Action, Reason
+
+Setting = TypeVar("Setting", bound=Enum)
 
 OnDivergence = str | Mapping[str, str]
 """``eager``, ``recapture`` or ``raise``; or one of these for each reason, with ``default``."""
@@ -77,6 +80,21 @@ def parse_on_divergence(on_divergence: OnDivergence) -> dict[Reason, Action]:
             )
         fallbacks[known[name]] = _action(action)
     return fallbacks
+
+
+def parse_setting(kind: type[Setting], value: Setting | str, name: str) -> Setting:
+    """Return the member of an enum that a program names.
+
+    Raises:
+        ConfigurationError: If there is none; ``name`` says of which setting.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigurationError(
+            f"{name}={value!r} does not exist",
+            hint=f"use {_listed(str(member.value) for member in kind)}",
+        ) from None
 
 
 def _action(name: str) -> Action:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graphguard import graphs
 from graphguard.errors import CaptureError, ConfigurationError
 from graphguard.graphs.tensors import input_specs, output_specs
+from graphguard.policy import parse_setting
 from graphguard.session import Session, default_session, process_rank
 from graphguard.signature import BatchDescriptor, GraphKey, GraphMode, Signature
 
@@ -38,6 +39,7 @@ class Recording:
         self._keep = keep
         self._signature: Signature | None = None
         self._recorder: CollectiveRecorder | None = None
+        self._failure: Exception | None = None
         self._graph: graphs.Graph | None = None
         self._inputs: Mapping[str, Any] = {}
         self._outputs: object = None
@@ -76,10 +78,12 @@ class Recording:
     def __enter__(self) -> Recording:
         # Without torch there are no calls of torch.distributed to record.
         if "torch" in sys.modules:
-            from graphguard.recorders.c10d import CollectiveRecorder
+            try:
+                from graphguard.recorders.c10d import CollectiveRecorder
 
-            self._recorder = CollectiveRecorder()
-            self._recorder.__enter__()
+                self._recorder = CollectiveRecorder().__enter__()
+            except Exception as error:  # noqa: BLE001 - raised at the end: the capture goes first
+                self._failure = error
         return self
 
     def __exit__(
@@ -98,14 +102,15 @@ class Recording:
 
     def _sign(self) -> Signature:
         recorder = self._recorder
-        if recorder is not None and recorder.failure is not None:
+        failure = self._failure if recorder is None else recorder.failure
+        if failure is not None:
             rank, _ = process_rank()
             raise CaptureError(
                 f"rank {rank}: the collectives of {self._key} {self._batch} could not be "
-                f"recorded: {recorder.failure}",
+                f"recorded: {failure}",
                 hint="this is a fault of graphguard's recorder; run with GRAPHGUARD_MODE=off and "
                 "report it with the operator that the cause names",
-            ) from recorder.failure
+            ) from failure
         inputs = input_specs(self._inputs)
         return Signature(
             key=self._key,
@@ -145,6 +150,7 @@ def record(
         session: Where the signature is kept for the manifest.
 
     Raises:
+        ConfigurationError: If there is no such ``graph_mode``.
         CaptureError: On leaving the block, if the capture could not be recorded.
     """
 
@@ -153,4 +159,5 @@ def record(
         if table is not None:
             table.add(signature)
 
-    return Recording(GraphKey(role, GraphMode(graph_mode), variant), batch, keep)
+    key = GraphKey(role, parse_setting(GraphMode, graph_mode, "graph_mode"), variant)
+    return Recording(key, batch, keep)

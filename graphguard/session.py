@@ -35,7 +35,11 @@ class Session:
 
     def replace(self, old: Signature, new: Signature) -> None:
         """Keep ``new`` in the place of ``old``, whose graph was captured again."""
-        self.signatures[self.signatures.index(old)] = new
+        for place, signature in enumerate(self.signatures):
+            if signature is old:
+                self.signatures[place] = new
+                return
+        self.signatures.append(new)
 
     def manifest(self) -> Manifest:
         """Return the manifest of this process as it is now."""

@@ -118,8 +118,7 @@ class BoundTable {
                                                         const nb::sequence& inputs,
                                                         bool addresses) const {
         require(graph);
-        const InputVerdict found =
-            table_.check_inputs(graph, InputViews(inputs).span(), addresses);
+        const InputVerdict found = table_.check_inputs(graph, InputViews(inputs).span(), addresses);
         return {static_cast<std::uint8_t>(found.reason), found.input};
     }
 

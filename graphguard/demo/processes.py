@@ -138,15 +138,17 @@ def run_ranks(
         command += ["--ranks", str(num_ranks), "--rendezvous", str(folder / "rendezvous")]
         if manifests is not None:
             command += ["--manifests", str(manifests)]
-        ranks = [_Rank(rank, command, folder) for rank in range(num_ranks)]
+        ranks: list[_Rank] = []
         try:
+            # One at a time, so that those that did start are ended if the next one does not.
+            ranks.extend(_Rank(rank, command, folder) for rank in range(num_ranks))
             outcome, waited = _watch(ranks, bound)
             if outcome == "hang":
-                for rank in ranks:
-                    rank.ask_for_stack()
+                for started in ranks:
+                    started.ask_for_stack()
                 time.sleep(STACK_SECONDS)
         finally:
-            reports = [rank.end() for rank in ranks]
+            reports = [started.end() for started in ranks]
     return RunReport(outcome, time.monotonic() - began, waited, reports)
 
 

@@ -81,18 +81,23 @@ def measured_memory(report: Callable[[int], None]) -> Iterator[None]:
         yield
         return
     before = torch.cuda.memory_reserved()
-    yield
-    report(max(0, torch.cuda.memory_reserved() - before))
+    try:
+        yield
+    finally:
+        # What a capture reserved that failed stays reserved.
+        report(max(0, torch.cuda.memory_reserved() - before))
 
 
 def _room_of(graph: Graph, default: Any = ...) -> Any:  # noqa: ANN401 - a module of this package
     _torch()
-    from graphguard.graphs import emulated, torch_cuda
+    from graphguard.graphs import torch_cuda
+
+    if torch_cuda.owns(graph):
+        return torch_cuda
+    from graphguard.graphs import emulated
 
     if isinstance(graph, emulated.EmulatedGraph):
         return emulated
-    if torch_cuda.owns(graph):
-        return torch_cuda
     if default is ...:
         raise ConfigurationError(
             f"graphguard does not know how to capture into a {type(graph).__qualname__}",

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from graphguard.digest import digest, encode
@@ -40,6 +41,7 @@ class EmulatedGraph:
     def __init__(self) -> None:
         self._steps: list[Step] | None = None
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def replay(self) -> None:
         """Run the recorded operations again, collectives included, and wait for their end.
 

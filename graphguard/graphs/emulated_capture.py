@@ -14,6 +14,7 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphguard.errors import OperationNotRecordable
+from graphguard.graphs import compiler
 from graphguard.graphs.emulated_steps import (
     Collective,
     FunctionalCollective,
@@ -22,6 +23,8 @@ from graphguard.graphs.emulated_steps import (
     tensors_of,
 )
 
+compiler.load()
+
 Observer = Callable[[OpOverload, tuple[Any, ...], Mapping[str, Any]], None]
 
 _C10D = "c10d"
@@ -29,7 +32,9 @@ _FUNCTIONAL = ("_c10d_functional", "_c10d_functional_autograd")
 # These return their argument: there is nothing to replay.
 _PASS_THROUGH = frozenset({"wait_tensor", "_wrap_tensor_autograd"})
 # Memory without content: there is nothing to replay.
-_ALLOCATES = frozenset({"empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided"})
+_ALLOCATES = frozenset(
+    {"empty", "empty_strided", "empty_permuted", "empty_like", "new_empty", "new_empty_strided"}
+)
 # These change a tensor's memory or shape itself, which a captured graph has frozen.
 _RESHAPES_MEMORY = frozenset({"resize_", "resize_as_", "set_", "swap_"})
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -42,7 +47,7 @@ _NOT_RECORDABLE = (
 
 
 class _Kind(NamedTuple):
-    view: bool
+    at_capture: bool
     host_value: bool
     written_returns: tuple[str | None, ...]
 
@@ -51,17 +56,25 @@ class _Kind(NamedTuple):
 def _kind(func: OpOverload) -> _Kind:
     """Read an operator's schema: what its results share with its arguments."""
     returns = func._schema.returns
+    # Lists whose tensors are written one by one have no name for what they share.
     written = {
-        argument.alias_info.before_set.copy().pop(): argument.name
+        shared: argument.name
         for argument in func._schema.arguments
         if argument.alias_info is not None and argument.alias_info.is_write
+        for shared in argument.alias_info.before_set
     }
     aliases = [item.alias_info for item in returns]
+    is_view = any(alias is not None and not alias.is_write for alias in aliases)
+    # Those that turn a tensor itself into another view of its memory (t_, unsqueeze_) work on the
+    # host, once: replays find the memory as it was.
+    turns = torch.Tag.inplace_view in func.tags and func._opname not in _RESHAPES_MEMORY
     return _Kind(
-        view=any(alias is not None and not alias.is_write for alias in aliases),
+        at_capture=is_view or turns,
         host_value=any("Tensor" not in str(item.type) for item in returns),
         written_returns=tuple(
-            written[alias.before_set.copy().pop()] if alias is not None and alias.is_write else None
+            next((written[shared] for shared in alias.before_set), None)
+            if alias is not None and alias.is_write
+            else None
             for alias in aliases
         ),
     )
@@ -104,7 +117,7 @@ class CaptureMode(TorchDispatchMode):
 
     def _operation(self, func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
         name, kind = func._opname, _kind(func)
-        if name in _ALLOCATES or kind.view:
+        if name in _ALLOCATES or kind.at_capture:
             return func(*args, **kwargs)
         if kind.host_value or name in _RESHAPES_MEMORY:
             raise _not_recordable(func)
@@ -120,7 +133,7 @@ class CaptureMode(TorchDispatchMode):
     def _collective(
         self, func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:  # noqa: ANN401
-        self.steps.append(Collective(func, frozen(args), frozen(kwargs), []))
+        self.steps.append(Collective(func, frozen(args), frozen(kwargs)))
         returns = func._schema.returns
         if not returns:
             return None
@@ -137,13 +150,17 @@ class CaptureMode(TorchDispatchMode):
     ) -> Any:  # noqa: ANN401
         shapes = self._infer(func, args, kwargs)
         written = self._written(func, args, kwargs)
-        several = len(func._schema.returns) > 1
-        shapes_by_return = shapes if several else (shapes,)
+        several = len(written) > 1
+        shapes_by_return = shapes if several else (shapes,) * len(written)
         targets: list[torch.Tensor] = []
 
         def allocate(shape: torch.Tensor) -> torch.Tensor:
-            targets.append(torch.empty_strided(shape.shape, shape.stride(), dtype=shape.dtype))
-            return targets[-1]
+            _require_plain_memory(func, shape)
+            result = torch.empty_strided(
+                shape.shape, shape.stride(), dtype=shape.dtype, device=shape.device
+            )
+            targets.append(frozen(result))
+            return result
 
         results = tuple(
             argument
@@ -169,6 +186,8 @@ class CaptureMode(TorchDispatchMode):
 
     def _infer(self, func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
         """Work out the shapes of the results without running the operation."""
+        for tensor in tensors_of((args, kwargs)):
+            _require_plain_memory(func, tensor)
         try:
             with self._shapes:
                 fake_args, fake_kwargs = _pytree.tree_map_only(
@@ -183,6 +202,15 @@ class CaptureMode(TorchDispatchMode):
             if was.shape != now.shape:
                 raise _not_recordable(func)
         return results
+
+
+def _require_plain_memory(func: OpOverload, tensor: torch.Tensor) -> None:
+    if tensor.layout is not torch.strided:
+        raise OperationNotRecordable(
+            f"{func.name()} cannot be recorded into an emulated graph: one of its tensors is "
+            "sparse",
+            hint="capture it on a GPU, or keep such tensors out of what is emulated",
+        )
 
 
 def _shape_only(tensor: torch.Tensor) -> torch.Tensor:

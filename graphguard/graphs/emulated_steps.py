@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+from weakref import ref
 
 import torch
-from torch._C._distributed_c10d import Work
+from torch._C._distributed_c10d import ProcessGroup, Work
 from torch._ops import OpOverload
 from torch.utils import _pytree
+
+from graphguard.errors import CaptureError
 
 _wait_tensor: Callable[[torch.Tensor], torch.Tensor] = torch.ops._c10d_functional.wait_tensor
 
@@ -51,7 +55,9 @@ class Step:
         # Collectives of these earlier steps must be over before this one starts.
         self.waits: tuple[int, ...] = ()
         self._operands = [*tensors_of((args, kwargs)), *targets]
-        self.memory = frozenset(tensor.untyped_storage().data_ptr() for tensor in self._operands)
+        addresses = (tensor.untyped_storage().data_ptr() for tensor in self._operands)
+        # Tensors without memory all have the address 0, and nothing in common.
+        self.memory = frozenset(address for address in addresses if address)
 
     def run(self) -> Work | None:
         """Run the operation into the recorded memory, and return its work if it is unfinished."""
@@ -80,11 +86,38 @@ class FunctionalCollective(Step):
 
 
 class Collective(Step):
-    """A c10d collective: it runs on while later steps do not touch its memory."""
+    """A c10d collective: it runs on while later steps do not touch its memory.
+
+    It does not keep its process group alive. A graph often lives until the process ends, and
+    gloo aborts a process that ends while its threads are still there.
+    """
+
+    def __init__(self, func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        names = [argument.name for argument in func._schema.arguments]
+        self._group_position = names.index("process_group")
+        group = ProcessGroup.unbox(args[self._group_position])
+        self._group = ref(group)
+        self._group_name = group.group_name
+        without_group = (*args[: self._group_position], None, *args[self._group_position + 1 :])
+        super().__init__(func, without_group, kwargs, [])
 
     def run(self) -> Work | None:
-        """Start the collective and return its work."""
-        results = self.func(*self.args, **self.kwargs)
+        """Start the collective and return its work.
+
+        Raises:
+            CaptureError: If its process group was destroyed.
+        """
+        group = self._group()
+        if group is None:
+            raise CaptureError(
+                f"an emulated graph was replayed whose process group {self._group_name!r} was "
+                "destroyed",
+                hint="replay graphs before destroy_process_group(), and capture them again for "
+                "a new group",
+            )
+        position = self._group_position
+        args = (*self.args[:position], group.boxed(), *self.args[position + 1 :])
+        results = self.func(*args, **self.kwargs)
         last = results[-1] if isinstance(results, tuple) else results
         return None if last is None else Work.unbox(last)
 
@@ -106,11 +139,27 @@ def schedule_waits(steps: list[Step]) -> None:
             running[number] = step
 
 
+@contextmanager
+def _as_captured() -> Iterator[None]:
+    """Leave out whatever the caller of a replay has switched on: a replay is not Python code.
+
+    Operations were recorded below autograd and autocast. Inference mode allows writing to any
+    tensor, whether the capture was made in it or not.
+    """
+    with (
+        torch.inference_mode(),
+        torch._C.DisableTorchFunction(),
+        torch._C._AutoDispatchBelowAutograd(),
+        torch._C._DisableAutocast(),
+        torch._C._DisableTorchDispatch(),
+    ):
+        yield
+
+
 def replay(steps: Iterable[Step]) -> None:
     """Run steps in order, and return when all of them are over."""
     unfinished: dict[int, Work] = {}
-    # Below autograd and past any dispatch mode of the caller: a replay is not Python code.
-    with torch._C._AutoDispatchBelowAutograd(), torch._C._DisableTorchDispatch():
+    with _as_captured():
         for number, step in enumerate(steps):
             for other in step.waits:
                 if work := unfinished.pop(other, None):

@@ -30,8 +30,18 @@ def output_specs(outputs: object) -> tuple[TensorSpec, ...]:
 
 
 def describe(name: str, tensor: Any) -> TensorSpec:  # noqa: ANN401 - torch's, or one like it
-    """Describe one tensor."""
-    shape, stride = tuple(tensor.shape), tuple(tensor.stride())
+    """Describe one tensor.
+
+    Raises:
+        ConfigurationError: If it has no strides or no address, as a sparse tensor has none.
+    """
+    try:
+        shape, stride, address = tuple(tensor.shape), tuple(tensor.stride()), tensor.data_ptr()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"the static tensor {name!r} has no plain memory: {str(error).partition(chr(10))[0]}",
+            hint="static tensors are strided ones; name the parts of a sparse one instead",
+        ) from error
     last = sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     return TensorSpec(
         name=name,
@@ -39,7 +49,7 @@ def describe(name: str, tensor: Any) -> TensorSpec:  # noqa: ANN401 - torch's, o
         dtype=str(tensor.dtype).removeprefix("torch."),
         stride=stride,
         device=str(tensor.device),
-        address=tensor.data_ptr(),
+        address=address,
         nbytes=(last + 1) * tensor.element_size() if tensor.numel() else 0,
     )
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -39,12 +40,17 @@ class CollectiveRecorder:
         self.calls: list[CollectiveCall] = []
         self.failure: Exception | None = None
         self._mode = _RecordingMode(self._observe)
+        self._undo = ExitStack()
 
     def __enter__(self) -> CollectiveRecorder:
-        _reductions.install()
-        # An emulated capture switches modes off and shows its operations to observers instead.
-        emulated.add_observer(self._observe)
-        self._mode.__enter__()  # type: ignore[no-untyped-call]
+        with ExitStack() as undo:
+            _reductions.install()
+            undo.callback(_reductions.uninstall)
+            # An emulated capture switches modes off and shows its operations to observers instead.
+            emulated.add_observer(self._observe)
+            undo.callback(emulated.remove_observer, self._observe)
+            undo.enter_context(self._mode)
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(
@@ -53,9 +59,7 @@ class CollectiveRecorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._mode.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
-        emulated.remove_observer(self._observe)
-        _reductions.uninstall()
+        self._undo.__exit__(kind, error, traceback)
 
     def _observe(self, func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         try:

@@ -20,6 +20,11 @@ Arguments = Mapping[str, Any]
 Reader = Callable[[Arguments, str], Iterator[CollectiveCall]]
 
 UNKNOWN_REDUCTION = "unknown"
+_COMMUNICATING = ("c10d::", "functional::")
+# These belong to torch.distributed and communicate nothing.
+_SILENT = frozenset(
+    {"c10d::check_for_nan", "functional::wait_tensor", "functional::_wrap_tensor_autograd"}
+)
 _FUNCTIONAL = ("_c10d_functional::", "_c10d_functional_autograd::")
 
 
@@ -30,14 +35,21 @@ class _Operator(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def _operator(func: OpOverload) -> _Operator | None:
-    """Look up how an operator is read: None for one that communicates nothing."""
+    """Look up how an operator is read: None for one that communicates nothing.
+
+    Raises:
+        LookupError: If it is one of torch.distributed that this version does not know.
+    """
     name: str = func._schema.name
     for prefix in _FUNCTIONAL:
         if name.startswith(prefix):
             name = "functional::" + name.removeprefix(prefix).removesuffix("_out").rstrip("_")
     read = _READERS.get(name)
-    names = tuple(argument.name for argument in func._schema.arguments)
-    return None if read is None else _Operator(names, read)
+    if read is None:
+        if name.startswith(_COMMUNICATING) and name not in _SILENT:
+            raise LookupError(f"{func.name()} is not an operator that graphguard can read")
+        return None
+    return _Operator(tuple(argument.name for argument in func._schema.arguments), read)
 
 
 def read_calls(

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from graphguard import (
     BatchDescriptor,
     Captured,
+    CaptureError,
     GuardMismatch,
     Session,
     default_session,
@@ -21,6 +22,8 @@ from graphguard import (
 from graphguard.graphs.emulated import EmulatedGraph, capture
 from graphguard.recorders.c10d import CollectiveRecorder
 from tests.distributed.collectives import EveryCollective
+
+outlived: list[EmulatedGraph] = []
 
 
 def every_collective() -> dict[str, Any]:
@@ -130,6 +133,23 @@ def moved_tensor_on_one_rank() -> list[str]:
             seen.append(str(error))
     dist.barrier()
     return seen
+
+
+def graph_that_outlives_its_group() -> str:
+    """Keep a graph until the process ends, as programs do, and replay it after its group."""
+    x = torch.ones(2)
+    graph = EmulatedGraph()
+    with capture(graph):
+        dist.all_reduce(x)
+    graph.replay()
+    assert torch.equal(x, torch.full((2,), float(dist.get_world_size())))
+    outlived.append(graph)
+    dist.destroy_process_group()
+    try:
+        graph.replay()
+    except CaptureError as error:
+        return str(error)
+    return "replayed"
 
 
 def group_names() -> list[str]:

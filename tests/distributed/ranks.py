@@ -71,7 +71,8 @@ def _main(program: str, rank: int, ranks: int, folder: Path) -> None:
     with torch.no_grad():
         result = getattr(programs, program)()
     (folder / f"result.{rank}").write_text(json.dumps(result))
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

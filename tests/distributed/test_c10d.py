@@ -81,6 +81,13 @@ def test_the_audit_names_the_call_that_one_rank_has_too_many(tmp_path: Path) -> 
     assert findings[0].graph == "target/full 4x2"
 
 
+@pytest.mark.parametrize("attempt", range(2))
+def test_a_graph_does_not_keep_its_process_group_alive(attempt: int, tmp_path: Path) -> None:
+    """Otherwise gloo aborts the process when it ends, most of the times."""
+    for told in run("graph_that_outlives_its_group", 4, tmp_path):
+        assert "process group '0' was destroyed" in told
+
+
 def test_groups_are_named_by_what_all_their_ranks_share(tmp_path: Path) -> None:
     results = run("group_names", 4, tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -121,3 +122,13 @@ def test_an_editable_install_works_from_a_checkout(sources: Path, tmp_path: Path
     environment.pip("install", "-q", "-e", checkout)
     native = assert_works(environment, tmp_path)
     assert native.is_relative_to(checkout)
+
+
+def test_a_source_distribution_holds_all_it_takes_to_build(sources: Path, tmp_path: Path) -> None:
+    own = tmp_path / "sources"
+    run("cp", "-r", sources, own, cwd=tmp_path)
+    run(sys.executable, "-m", "build", "--sdist", "-o", tmp_path / "dist", cwd=own)
+    (archive,) = (tmp_path / "dist").glob("*.tar.gz")
+    environment = Environment.new(usable(RUNNING), tmp_path / "venv")
+    environment.pip("install", "-q", archive)
+    assert_works(environment, tmp_path)
