@@ -10,14 +10,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from graphguard import manifest
 from graphguard.audit import Finding, audit, load
+from graphguard.batch import BatchDescriptor
 from graphguard.manifest import Manifest
-from graphguard.signature import (
-    BatchDescriptor,
-    CollectiveCall,
-    GraphKey,
-    Signature,
-    TensorSpec,
-)
+from graphguard.signature import CollectiveCall, GraphKey, Signature, TensorSpec
 
 RANKS, GRAPHS, COLLECTIVES, TENSORS = 8, 100, 500, 8
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter")

@@ -18,7 +18,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.pedantic import pedantic
 from graphguard import _core
-from graphguard.signature import BatchDescriptor, GraphKey, Signature
+from graphguard.batch import BatchDescriptor
+from graphguard.signature import GraphKey, Signature
 from graphguard.table import SignatureTable
 
 CALLS = 20_000

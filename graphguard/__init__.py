@@ -3,6 +3,7 @@
 See the README for what it catches and what it does not.
 """
 
+from graphguard.batch import BatchDescriptor
 from graphguard.environment import Mode
 from graphguard.errors import (
     CaptureError,
@@ -24,14 +25,7 @@ from graphguard.manifest import Manifest
 from graphguard.policy import InputCheck, Policy
 from graphguard.recording import Recording, record
 from graphguard.session import Session, default_session
-from graphguard.signature import (
-    BatchDescriptor,
-    CollectiveCall,
-    GraphKey,
-    GraphMode,
-    Signature,
-    TensorSpec,
-)
+from graphguard.signature import CollectiveCall, GraphKey, GraphMode, Signature, TensorSpec
 from graphguard.table import SignatureTable
 from graphguard.verdict import Action, Phase, Reason, Verdict
 from graphguard.version import __version__

@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 
 from graphguard import graphs
+from graphguard.batch import BatchDescriptor
 from graphguard.environment import Mode
 from graphguard.errors import CaptureError, GraphguardError
 from graphguard.recording import Recording
 from graphguard.session import Session, process_rank
-from graphguard.signature import BatchDescriptor, GraphKey, Signature
+from graphguard.signature import GraphKey, Signature
 from graphguard.table import SignatureTable
 
 logger = logging.getLogger("graphguard")
@@ -77,7 +78,8 @@ class GraphSet:
         """Capture the graph for a descriptor and return its id; an existing one is kept.
 
         Raises:
-            CaptureError: If it could not be captured or, when enforcing, recorded.
+            CaptureError: When enforcing, if it could not be captured or recorded. Otherwise errors
+                of the capture function come as they are.
         """
         if batch in self.by_batch:
             return self.by_batch[batch]
@@ -143,9 +145,11 @@ class GraphSet:
         try:
             with graphs.measured_memory(self._reserved):
                 captured = self._capture(batch)
-        except GraphguardError:
-            raise
         except Exception as error:
+            # A program may have an answer to its own errors (fewer sizes when memory runs out):
+            # where it is only observed, it sees them as they are.
+            if isinstance(error, GraphguardError) or not self._enforces:
+                raise
             raise CaptureError(
                 f"rank {rank}: capturing {self.key} {batch} failed: {error}",
                 hint="the cause is in the capture function; run it eagerly for this batch first",

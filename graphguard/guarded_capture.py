@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from graphguard import environment
+from graphguard.batch import BatchDescriptor
 from graphguard.environment import Mode
 from graphguard.errors import ConfigurationError, GuardMismatch
 from graphguard.graph_set import GraphSet
@@ -15,7 +16,6 @@ from graphguard.graphs.tensors import input_specs
 from graphguard.policy import InputCheck, Policy
 from graphguard.recaptures import Recaptures
 from graphguard.session import Session, process_rank
-from graphguard.signature import BatchDescriptor
 from graphguard.verdict import Action, Reason, Verdict
 
 logger = logging.getLogger("graphguard")
@@ -86,7 +86,8 @@ class GuardedCapture:
         Ranks must capture the same descriptors in the same order.
 
         Raises:
-            CaptureError: If a graph could not be captured or, when enforcing, recorded.
+            CaptureError: When enforcing, if a graph could not be captured or recorded. Otherwise
+                errors of the capture function come as they are.
             ManifestError: When enforcing, if the manifest could not be written.
         """
         before = self._graphs.reserved_bytes

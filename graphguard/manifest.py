@@ -14,10 +14,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from graphguard.batch import BatchDescriptor
 from graphguard.errors import DescriptorError, ManifestError
 from graphguard.files import read_bounded, write_private
 from graphguard.signature import (
-    BatchDescriptor,
     CollectiveCall,
     Digests,
     GraphKey,

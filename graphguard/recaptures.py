@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from graphguard.batch import BatchDescriptor
 from graphguard.errors import GraphguardError
 from graphguard.graph_set import GraphSet
 from graphguard.policy import Policy
-from graphguard.signature import BatchDescriptor, GraphMode
+from graphguard.signature import GraphMode
 from graphguard.verdict import Verdict
 
 

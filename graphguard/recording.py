@@ -8,11 +8,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from graphguard import graphs
+from graphguard.batch import BatchDescriptor
 from graphguard.errors import CaptureError, ConfigurationError
 from graphguard.graphs.tensors import input_specs, output_specs
 from graphguard.policy import parse_setting
 from graphguard.session import Session, default_session, process_rank
-from graphguard.signature import BatchDescriptor, GraphKey, GraphMode, Signature
+from graphguard.signature import GraphKey, GraphMode, Signature
 
 if TYPE_CHECKING:
     from graphguard.recorders.c10d import CollectiveRecorder

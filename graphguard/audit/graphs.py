@@ -7,13 +7,8 @@ from functools import cached_property
 
 from graphguard.audit.groups import Group
 from graphguard.audit.load import LoadedManifest
-from graphguard.signature import (
-    POINT_TO_POINT,
-    BatchDescriptor,
-    CollectiveCall,
-    GraphKey,
-    Signature,
-)
+from graphguard.batch import BatchDescriptor
+from graphguard.signature import POINT_TO_POINT, CollectiveCall, GraphKey, Signature
 
 
 class World:

@@ -13,7 +13,7 @@ from math import sqrt
 import torch
 import torch.distributed as dist
 
-from graphguard.signature import BatchDescriptor
+from graphguard.batch import BatchDescriptor
 
 MAX_TOKENS = 32
 HIDDEN = 64

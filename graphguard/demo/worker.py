@@ -19,12 +19,12 @@ import torch
 import torch.distributed as dist
 
 from graphguard import graphs
+from graphguard.batch import BatchDescriptor
 from graphguard.demo.model import MAX_TOKENS, VOCABULARY, TensorParallelModel
 from graphguard.graph_set import Captured
 from graphguard.guard import guard
 from graphguard.guarded_capture import GuardedCapture
 from graphguard.session import default_session
-from graphguard.signature import BatchDescriptor
 
 STEPS = tuple(map(BatchDescriptor.parse, ("16x2", "16x2", "15x2", "15x1")))
 CAPTURED = tuple(BatchDescriptor.of(num_reqs, 2) for num_reqs in (1, 2, 4, 8, 16))

@@ -20,7 +20,8 @@ REAL_CHECK = """
 import sys
 import graphguard
 from graphguard import _core
-from graphguard.signature import BatchDescriptor, GraphKey, Signature
+from graphguard.batch import BatchDescriptor
+from graphguard.signature import GraphKey, Signature
 from graphguard.table import SignatureTable
 
 table = SignatureTable()

@@ -11,15 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from graphguard.batch import BatchDescriptor
 from graphguard.digest import Encodable, digest, encode
-from graphguard.signature import (
-    BatchDescriptor,
-    CollectiveCall,
-    GraphKey,
-    GraphMode,
-    Signature,
-    TensorSpec,
-)
+from graphguard.signature import CollectiveCall, GraphKey, GraphMode, Signature, TensorSpec
 from graphguard.verdict import Phase
 
 ALL_REDUCE = CollectiveCall("all_reduce", 4096, "bfloat16", "sum", None, None, "tp:0,1", 2, 0)

@@ -205,6 +205,18 @@ def test_an_error_in_the_capture_function_is_named_with_its_cause(
     assert e.value.__cause__ is step.fail_with
 
 
+@pytest.mark.parametrize("mode", ["off", "observe"])
+def test_a_program_that_is_only_observed_sees_its_own_errors(
+    step: Step, session: Session, mode: str
+) -> None:
+    step.fail_with = torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError) as raised:
+        step.guarded(session, mode=mode)
+
+    assert raised.value is step.fail_with
+
+
 def test_a_capture_function_must_return_what_it_captured(session: Session) -> None:
     guarded = guard("target", mode="observe", session=session)(lambda batch: None)  # type: ignore[arg-type, return-value]
 

@@ -10,16 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphguard import manifest
+from graphguard.batch import BatchDescriptor
 from graphguard.errors import DescriptorError, ManifestError
 from graphguard.manifest import Manifest, decode, encode
-from graphguard.signature import (
-    BatchDescriptor,
-    CollectiveCall,
-    GraphKey,
-    GraphMode,
-    Signature,
-    TensorSpec,
-)
+from graphguard.signature import CollectiveCall, GraphKey, GraphMode, Signature, TensorSpec
 from graphguard.verdict import Phase
 
 CALL = CollectiveCall("all_reduce", 4, "float32", "sum", None, None, "0[0]", 1, 0)

@@ -9,16 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphguard.batch import MAX_SIZE, BatchDescriptor
 from graphguard.errors import DescriptorError
-from graphguard.signature import (
-    MAX_SIZE,
-    BatchDescriptor,
-    CollectiveCall,
-    GraphKey,
-    GraphMode,
-    Signature,
-    TensorSpec,
-)
+from graphguard.signature import CollectiveCall, GraphKey, GraphMode, Signature, TensorSpec
 from graphguard.verdict import Phase
 
 phases = st.sampled_from(Phase)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from graphguard import _core
+from graphguard.batch import BatchDescriptor
 from graphguard.errors import ConfigurationError
-from graphguard.signature import BatchDescriptor, GraphKey, GraphMode, Signature, TensorSpec
+from graphguard.signature import GraphKey, GraphMode, Signature, TensorSpec
 from graphguard.table import SignatureTable
 from graphguard.verdict import Action, Phase, Reason, Verdict
 

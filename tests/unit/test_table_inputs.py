@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 from msgspec.structs import replace
 
-from graphguard.signature import BatchDescriptor, GraphKey, Signature, TensorSpec
+from graphguard.batch import BatchDescriptor
+from graphguard.signature import GraphKey, Signature, TensorSpec
 from graphguard.table import SignatureTable
 from graphguard.verdict import Reason
 

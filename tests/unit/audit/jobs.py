@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphguard.audit import Finding, LoadedManifest, audit
+from graphguard.batch import BatchDescriptor
 from graphguard.manifest import Manifest
-from graphguard.signature import (
-    BatchDescriptor,
-    CollectiveCall,
-    GraphKey,
-    GraphMode,
-    Signature,
-    TensorSpec,
-)
+from graphguard.signature import CollectiveCall, GraphKey, GraphMode, Signature, TensorSpec
 
 
 def call(

@@ -172,3 +172,16 @@ def test_tensors_without_memory_have_nothing_in_common() -> None:
             empty.add_(1)
 
     assert all(not step.memory for step in mode.steps)
+
+
+def test_an_operation_that_returns_both_what_it_wrote_and_something_new_is_refused() -> None:
+    """Its new result needs memory and its written one has it: no operator of torch does this."""
+    with torch.library._scoped_library("graphguard_tests", "FRAGMENT") as library:
+        library.define("both(Tensor(a!) x) -> (Tensor(a!), Tensor)")
+        library.impl("both", lambda x: (x.add_(1), x * 2), "CompositeExplicitAutograd")
+        library.impl("both", lambda x: (x, torch.empty_like(x)), "Meta")
+        x = torch.zeros(2)
+        with pytest.raises(OperationNotRecordable, match="both"), capture(EmulatedGraph()):
+            torch.ops.graphguard_tests.both(x)
+
+    assert torch.equal(x, torch.zeros(2))
