@@ -30,7 +30,7 @@ Observer = Callable[[OpOverload, tuple[Any, ...], Mapping[str, Any]], None]
 _C10D = "c10d"
 _FUNCTIONAL = ("_c10d_functional", "_c10d_functional_autograd")
 # These return their argument: there is nothing to replay.
-_PASS_THROUGH = frozenset({"wait_tensor", "_wrap_tensor_autograd"})
+_PASS_THROUGH = frozenset({"wait_tensor", "wait_tensors", "_wrap_tensor_autograd"})
 # Memory without content: there is nothing to replay.
 _ALLOCATES = frozenset(
     {"empty", "empty_strided", "empty_permuted", "empty_like", "new_empty", "new_empty_strided"}

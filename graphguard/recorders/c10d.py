@@ -18,12 +18,12 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from torch._C._distributed_c10d import ProcessGroup, ReduceOp
+from torch._C._distributed_c10d import ProcessGroup
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphguard.graphs import emulated
-from graphguard.recorders.c10d_calls import UNKNOWN_REDUCTION, read_calls
+from graphguard.recorders.c10d_calls import UNKNOWN_REDUCTION, name_reduction, read_calls
 from graphguard.signature import CollectiveCall
 
 
@@ -137,14 +137,9 @@ class _Reductions:
 
 
 def _reduction_name(arguments: tuple[Any, ...]) -> str:
-    for argument in arguments:
-        operation = getattr(argument, "reduceOp", argument)
-        if isinstance(operation, ReduceOp):
-            operation = operation.op  # type: ignore[attr-defined]  # missing from the stub
-        if isinstance(operation, ReduceOp.RedOpType):
-            return str(operation.name).lower()
+    names = filter(None, map(name_reduction, arguments))
     # No options given: every method of a process group sums by default.
-    return "sum"
+    return next(names, "sum")
 
 
 _reductions = _Reductions()

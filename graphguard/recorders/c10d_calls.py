@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
+from torch._C._distributed_c10d import ReduceOp
 from torch._ops import OpOverload
 
 from graphguard.recorders.c10d_groups import Group, describe_group
@@ -23,7 +24,12 @@ UNKNOWN_REDUCTION = "unknown"
 _COMMUNICATING = ("c10d::", "functional::")
 # These belong to torch.distributed and communicate nothing.
 _SILENT = frozenset(
-    {"c10d::check_for_nan", "functional::wait_tensor", "functional::_wrap_tensor_autograd"}
+    {
+        "c10d::check_for_nan",
+        "functional::wait_tensor",
+        "functional::wait_tensors",
+        "functional::_wrap_tensor_autograd",
+    }
 )
 _FUNCTIONAL = ("_c10d_functional::", "_c10d_functional_autograd::")
 
@@ -68,6 +74,16 @@ def read_calls(
         return ()
     arguments = {**dict(zip(operator.argument_names, args, strict=False)), **kwargs}
     return operator.read(arguments, reduction)
+
+
+def name_reduction(value: Any) -> str | None:  # noqa: ANN401 - options, an operation or its name
+    """Return the name of the reduction that an argument asks for, or None if it asks for none."""
+    operation = getattr(value, "reduceOp", value)
+    if isinstance(operation, ReduceOp):
+        operation = operation.op  # type: ignore[attr-defined]  # missing from the stub
+    if isinstance(operation, ReduceOp.RedOpType):
+        operation = operation.name
+    return operation.lower() if isinstance(operation, str) else None
 
 
 def _dtype(tensor: torch.Tensor) -> str:
@@ -133,10 +149,10 @@ def _counted(
 
 
 def _functional(read: Reader) -> Reader:
-    """Read a functional operator, which names its reduction by a string."""
+    """Read a functional operator, which names its reduction itself."""
 
     def named(arguments: Arguments, _reduction: str) -> Iterator[CollectiveCall]:
-        yield from read(arguments, str(arguments.get("reduce_op", "")).lower())
+        yield from read(arguments, name_reduction(arguments["reduce_op"]) or UNKNOWN_REDUCTION)
 
     return named
 
@@ -153,7 +169,7 @@ def _functional_reduce_scatter(tensors: str, *, coalesced: bool) -> Reader:
                 tensor,
                 group,
                 count=tensor.numel() // group.size,
-                reduction=str(arguments["reduce_op"]).lower(),
+                reduction=name_reduction(arguments["reduce_op"]) or UNKNOWN_REDUCTION,
                 coalesced=coalesced,
             )
 
@@ -246,6 +262,7 @@ _READERS: dict[str, Reader] = {
     "c10d::broadcast_": _counted("broadcast", "tensors", root="root_rank"),
     "c10d::reduce_": _counted("reduce", "tensors", reduces=True, root="root_rank"),
     "c10d::gather_": _counted("gather", "input_tensors", root="root_rank"),
+    "c10d::gather_into_tensor_": _counted("gather", "input_tensor", root="root_rank"),
     "c10d::scatter_": _counted("scatter", "output_tensors", root="root_rank"),
     "c10d::_allgather_base_": _counted("all_gather", "input_tensor"),
     "c10d::allgather_into_tensor_coalesced_": _counted("all_gather", "inputs", coalesced=True),

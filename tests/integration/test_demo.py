@@ -26,7 +26,7 @@ def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("demo")
-    result = demo("--json", "--bound", "3", "--keep", str(folder))
+    result = demo("--json", "--bound", "5", "--keep", str(folder))
     assert result.returncode == 0, result.stderr + result.stdout
     return json.loads(result.stdout), folder
 
@@ -35,7 +35,7 @@ def test_unguarded_ranks_hang_and_it_shows_where(seen: tuple[dict[str, Any], Pat
     unguarded = seen[0]["unguarded"]
 
     assert unguarded["outcome"] == "hang"
-    assert unguarded["waited_seconds"] >= 3.0
+    assert unguarded["waited_seconds"] >= 5.0
     assert [rank["doing"] for rank in unguarded["ranks"]] == [
         "replay 16x2",
         "wait for the other ranks at the end",
@@ -86,14 +86,14 @@ def test_no_process_is_left_behind(seen: tuple[dict[str, Any], Path]) -> None:
 def test_it_says_so_when_nothing_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The outcome is measured: with a dispatcher that agrees, there is no hang to report."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    run = processes.run_ranks(2, "enforce", bound=3.0)
+    run = processes.run_ranks(2, "enforce", bound=20.0)
 
     assert run.outcome == "completed"
     assert story._unguarded(run).outcome == "completed"
 
 
 def test_a_rank_that_ends_with_an_error_is_no_hang() -> None:
-    run = processes.run_ranks(2, "no such mode", bound=3.0)
+    run = processes.run_ranks(2, "no such mode", bound=20.0)
 
     assert run.outcome == "aborted"
     assert any("does not exist" in line for rank in run.ranks for line in rank.stderr)

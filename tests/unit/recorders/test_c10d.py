@@ -8,6 +8,7 @@ from torch._C._distributed_c10d import ProcessGroup
 from graphguard import BatchDescriptor, CaptureError, Session, record
 from graphguard.recorders import c10d
 from graphguard.recorders.c10d import CollectiveRecorder
+from graphguard.recorders.c10d_calls import name_reduction
 from graphguard.recorders.c10d_groups import format_ranks
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -29,6 +30,20 @@ def test_the_reduction_is_read(operation: dist.ReduceOp.RedOpType, name: str) ->
 
     assert recorder.calls[0].reduction == name
     assert recorder.calls[0].dtype == "int32"
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("AVG", "avg"),
+        (dist.ReduceOp.MAX, "max"),
+        (dist.ReduceOp(dist.ReduceOp.MIN), "min"),
+        (torch.ones(1), None),
+        (None, None),
+    ],
+)
+def test_a_reduction_is_named_however_it_is_given(value: object, name: str | None) -> None:
+    assert name_reduction(value) == name
 
 
 def test_the_reduction_of_a_direct_call_on_the_group_is_read() -> None:
