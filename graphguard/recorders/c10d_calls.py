@@ -79,8 +79,8 @@ def read_calls(
 def name_reduction(value: Any) -> str | None:  # noqa: ANN401 - options, an operation or its name
     """Return the name of the reduction that an argument asks for, or None if it asks for none."""
     operation = getattr(value, "reduceOp", value)
-    if isinstance(operation, ReduceOp):
-        operation = operation.op  # type: ignore[attr-defined]  # missing from the stub
+    # A ReduceOp holds its type; torch lets the bare type pass for one as well.
+    operation = getattr(operation, "op", operation)
     if isinstance(operation, ReduceOp.RedOpType):
         operation = operation.name
     return operation.lower() if isinstance(operation, str) else None
