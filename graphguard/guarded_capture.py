@@ -96,6 +96,7 @@ class GuardedCapture:
                 self._graphs.add(batch)
         finally:
             self._recaptures.exclude_bytes(self._graphs.reserved_bytes - before)
+        logger.info("%s", self._armed())
         self._write_manifest()
 
     def __call__(self, batch: BatchDescriptor, *, inputs: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - what the capture function gave as outputs
@@ -257,6 +258,17 @@ class GuardedCapture:
                 hint="give guard(..., eager=...)",
             )
         return self._eager(batch)
+
+    def _armed(self) -> str:
+        rank, _ = process_rank()
+        if self.policy.mode is Mode.OFF:
+            return f"rank {rank}: {self.key} is not guarded (mode off)"
+        calls = sum(len(signature.collectives) for signature in self._graphs.signatures)
+        return (
+            f"rank {rank}: {self.key} is guarded (mode {self.policy.mode}): "
+            f"{len(self._graphs.batches)} graphs with {calls} collective calls of "
+            "torch.distributed; others are not seen, and ranks are not compared at run time"
+        )
 
     def _describe(self, verdict: Verdict, batch: BatchDescriptor) -> str:
         rank, _ = process_rank()

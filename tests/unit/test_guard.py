@@ -187,6 +187,22 @@ def test_the_memory_limit_counts_what_recaptures_reserved(
     assert step.eager_runs == [OF(6, 1)]
 
 
+@pytest.mark.parametrize(
+    ("mode", "line"),
+    [
+        ("off", "rank 0: target/full is not guarded (mode off)"),
+        ("enforce", "rank 0: target/full is guarded (mode enforce): 5 graphs with 0 collective"),
+    ],
+)
+def test_one_line_says_whether_the_guard_is_armed(
+    step: Step, session: Session, caplog: pytest.LogCaptureFixture, mode: str, line: str
+) -> None:
+    with caplog.at_level(logging.INFO, "graphguard"):
+        step.guarded(session, mode=mode)
+
+    assert len([message for message in caplog.messages if message.startswith(line)]) == 1
+
+
 def test_warm_up_captures_a_descriptor_once(step: Step, session: Session) -> None:
     guarded = step.guarded(session, "2x2", "4x2", "2x2")
 
