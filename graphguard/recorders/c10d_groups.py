@@ -48,10 +48,10 @@ def _ranks(group: ProcessGroup) -> str:
 
 
 def format_ranks(ranks: Iterable[int]) -> str:
-    """Write ranks with runs for consecutive ones: ``0-3,6``."""
+    """Write ranks in the order of their group, with runs for consecutive ones: ``0-3,6``."""
 
     def runs() -> Iterator[str]:
-        numbered = enumerate(sorted(ranks))
+        numbered = enumerate(ranks)
         for _, members in groupby(numbered, key=lambda pair: pair[1] - pair[0]):
             run = [rank for _, rank in members]
             yield str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}"

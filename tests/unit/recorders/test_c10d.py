@@ -140,9 +140,9 @@ def test_a_compiled_function_stays_compiled_while_it_is_recorded() -> None:
 
 @pytest.mark.parametrize(
     ("ranks", "text"),
-    [([0], "0"), ([0, 1, 2, 3], "0-3"), ([4, 0, 2, 5, 6], "0,2,4-6"), ([1, 0], "0-1"), ([], "")],
+    [([0], "0"), ([0, 1, 2, 3], "0-3"), ([4, 0, 2, 5, 6], "4,0,2,5-6"), ([1, 0], "1,0"), ([], "")],
 )
-def test_ranks_are_written_in_runs(ranks: list[int], text: str) -> None:
+def test_ranks_are_written_in_their_order_and_in_runs(ranks: list[int], text: str) -> None:
     assert format_ranks(ranks) == text
 
 
