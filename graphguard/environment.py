@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from enum import Enum
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from graphguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Mode(str, Enum):
@@ -73,4 +76,7 @@ def parse_mode(text: str, source: str) -> Mode:
 
 def directory() -> Path | None:
     """Return where manifests are to be written, or None if nowhere."""
+    # Not needed by programs that name no directory, and slow to import.
+    from pathlib import Path
+
     return Path(value) if (value := DIRECTORY.value) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,12 +11,11 @@ from graphguard import graphs
 from graphguard.batch import BatchDescriptor
 from graphguard.environment import Mode
 from graphguard.errors import CaptureError, GraphguardError
+from graphguard.log import logger
 from graphguard.recording import Recording
 from graphguard.session import Session, process_rank
 from graphguard.signature import GraphKey, Signature
 from graphguard.table import SignatureTable
-
-logger = logging.getLogger("graphguard")
 
 
 class Captured(msgspec.Struct, frozen=True):
@@ -114,7 +112,7 @@ class GraphSet:
         except Exception as error:
             if self._enforces:
                 raise
-            logger.warning("the inputs of %s will not be checked: %s", signature, error)
+            logger().warning("the inputs of %s will not be checked: %s", signature, error)
             return self.table.add(Signature(signature.key, signature.batch))
 
     def _make(self, batch: BatchDescriptor) -> tuple[Captured, Signature]:
@@ -136,7 +134,7 @@ class GraphSet:
                     "report it",
                 ) from error
             # The capture itself went well: in observe the program must not notice the rest.
-            logger.warning("%s %s is not recorded: %s", self.key, batch, error)
+            logger().warning("%s %s is not recorded: %s", self.key, batch, error)
             return captured, Signature(self.key, batch)
         return captured, recording.signature
 
@@ -160,7 +158,7 @@ class GraphSet:
                 f"{type(captured).__name__} for {batch}",
                 hint="return graphguard.Captured(graph, inputs={...}, outputs=...)",
             )
-        logger.info("captured %s %s on rank %d", self.key, batch, rank)
+        logger().info("captured %s %s on rank %d", self.key, batch, rank)
         return captured
 
     def _reserved(self, nbytes: int) -> None:

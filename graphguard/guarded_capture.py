@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,12 +12,11 @@ from graphguard.environment import Mode
 from graphguard.errors import ConfigurationError, GuardMismatch
 from graphguard.graph_set import GraphSet
 from graphguard.graphs.tensors import input_specs
+from graphguard.log import logger
 from graphguard.policy import InputCheck, Policy
 from graphguard.recaptures import Recaptures
 from graphguard.session import Session, process_rank
 from graphguard.verdict import Action, Reason, Verdict
-
-logger = logging.getLogger("graphguard")
 
 Eager = Callable[[BatchDescriptor], Any]
 FillPadding = Callable[[BatchDescriptor, BatchDescriptor], None]
@@ -96,7 +94,7 @@ class GuardedCapture:
                 self._graphs.add(batch)
         finally:
             self._recaptures.exclude_bytes(self._graphs.reserved_bytes - before)
-        logger.info("%s", self._armed())
+        logger().info("%s", self._armed())
         self._write_manifest()
 
     def __call__(self, batch: BatchDescriptor, *, inputs: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - what the capture function gave as outputs
@@ -281,7 +279,7 @@ class GuardedCapture:
     def _say_once(self, topic: str, message: str) -> None:
         if topic not in self._said:
             self._said.add(topic)
-            logger.warning("%s; this is said once", message)
+            logger().warning("%s; this is said once", message)
 
     def _write_manifest(self) -> None:
         if self.policy.mode is Mode.OFF or environment.directory() is None:
@@ -291,6 +289,6 @@ class GuardedCapture:
         except Exception as error:
             if self._enforces:
                 raise
-            logger.warning("the manifest is not written: %s", error)
+            logger().warning("the manifest is not written: %s", error)
         else:
-            logger.info("manifest written to %s", path)
+            logger().info("manifest written to %s", path)

@@ -8,8 +8,7 @@ shapes, names and addresses, never the content of a tensor.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
@@ -26,6 +25,9 @@ from graphguard.signature import (
     Signature,
     TensorSpec,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMA = "graphguard.manifest"
 VERSION = 1

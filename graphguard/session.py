@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from datetime import datetime, timezone
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graphguard import environment, manifest
 from graphguard.environment import Mode
@@ -13,6 +13,9 @@ from graphguard.errors import ConfigurationError
 from graphguard.manifest import Manifest
 from graphguard.signature import Signature
 from graphguard.version import __version__
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Session:
@@ -66,6 +69,8 @@ class Session:
             ConfigurationError: If neither says where.
             ManifestError: If it cannot be written there.
         """
+        from pathlib import Path
+
         target = Path(directory) if directory is not None else environment.directory()
         if target is None:
             raise ConfigurationError(
