@@ -6,6 +6,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.interleaved import compare
 from benchmarks.step import SIZES, Model
 from graphguard import BatchDescriptor
 
@@ -46,32 +47,31 @@ class TestGuardAlone:
         benchmark(guarded, batch)
 
 
+@pytest.mark.benchmark(group="emulated replay, interleaved")
 @pytest.mark.parametrize("num_layers", [0, 8], ids=["1 operation", "25 operations"])
-@pytest.mark.benchmark(group="emulated replay")
-class TestReplay:
-    def test_bare(self, benchmark: BenchmarkFixture, num_layers: int) -> None:
-        graph = Model(num_layers).capture(EXACT).graph
-
-        benchmark(graph.replay)
-
-    def test_guarded(self, benchmark: BenchmarkFixture, num_layers: int) -> None:
-        guarded = Model(num_layers).guarded("enforce")
-        guarded.warm_up(SIZES)
-
-        benchmark(guarded, EXACT)
-
-    def test_eager(self, benchmark: BenchmarkFixture, num_layers: int) -> None:
-        benchmark(Model(num_layers).forward, EXACT)
+def test_replay(benchmark: BenchmarkFixture, num_layers: int) -> None:
+    model = Model(num_layers)
+    guarded = model.guarded("enforce")
+    guarded.warm_up(SIZES)
+    compare(
+        benchmark,
+        {
+            "bare": guarded._graphs.captured[SIZES.index(EXACT)].graph.replay,
+            "guarded": lambda: guarded(EXACT),
+            "eager": lambda: model.forward(EXACT),
+        },
+        rounds=1000,
+    )
 
 
-@pytest.mark.benchmark(group="capture of 25 operations with 8 all-reduces")
-class TestCapture:
-    @pytest.mark.parametrize("mode", ["off", "enforce"], ids=["not recorded", "recorded"])
-    def test_capture(self, benchmark: BenchmarkFixture, mode: str) -> None:
-        model = Model(8)
-
-        def warm_up() -> None:
-            model.guarded(mode).warm_up([EXACT])
-
-        warm_up()
-        benchmark(warm_up)
+@pytest.mark.benchmark(group="capture of 25 operations with 8 all-reduces, interleaved")
+def test_capture(benchmark: BenchmarkFixture) -> None:
+    model = Model(8)
+    compare(
+        benchmark,
+        {
+            "not recorded": lambda: model.guarded("off").warm_up([EXACT]),
+            "recorded": lambda: model.guarded("enforce").warm_up([EXACT]),
+        },
+        rounds=200,
+    )
