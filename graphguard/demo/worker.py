@@ -18,10 +18,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from graphguard import graphs
 from graphguard.batch import BatchDescriptor
 from graphguard.demo.model import MAX_TOKENS, VOCABULARY, TensorParallelModel
 from graphguard.graph_set import Captured
+from graphguard.graphs import emulated
+from graphguard.graphs.emulated import EmulatedGraph
 from graphguard.guard import guard
 from graphguard.guarded_capture import GuardedCapture
 from graphguard.session import default_session
@@ -73,8 +74,9 @@ def guarded(role: str, model: TensorParallelModel, mode: str) -> GuardedCapture:
         unpad="tokens",
     )
     def capture(batch: BatchDescriptor) -> Captured:
-        graph = graphs.new()
-        with graphs.capture(graph):
+        # The model is on the CPU with gloo, on a machine with CUDA as well.
+        graph = EmulatedGraph()
+        with emulated.capture(graph):
             logits = model.forward(batch)
         return Captured(graph, inputs={"tokens": model.tokens}, outputs=logits)
 

@@ -29,6 +29,10 @@ class Graph(Protocol):
 def new() -> Graph:
     """Make an empty graph for this machine: of CUDA where there is one, else an emulated one.
 
+    A CUDA graph captures what runs on the GPU and nothing else: put model and inputs there.
+    What stays on the CPU of a machine with CUDA needs a
+    ``graphguard.graphs.emulated.EmulatedGraph``.
+
     Raises:
         ConfigurationError: If torch is not installed.
     """

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from graphguard import BatchDescriptor, Captured, GuardedCapture, Session, graphs, guard
+from graphguard import BatchDescriptor, Captured, GuardedCapture, Session, guard
+from graphguard.graphs.emulated import EmulatedGraph, capture
 
 MAX_TOKENS = 64
 
@@ -29,8 +30,8 @@ class Step:
         self.captures.append(batch)
         if self.fail_with is not None:
             raise self.fail_with
-        graph = graphs.new()
-        with graphs.capture(graph):
+        graph = EmulatedGraph()
+        with capture(graph):
             out = self.compute(batch)
         return Captured(graph, inputs={"tokens": self.tokens}, outputs=out)
 

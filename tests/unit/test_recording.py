@@ -16,16 +16,15 @@ from graphguard import (
     Reason,
     Session,
     SignatureTable,
-    capture,
     manifest,
-    new_graph,
     record,
 )
+from graphguard.graphs.emulated import EmulatedGraph, capture
 
 
 def test_a_recording_becomes_a_signature_in_session_and_table(session: Session) -> None:
     table, x = SignatureTable(), torch.zeros(8, 4)
-    graph = new_graph()
+    graph = EmulatedGraph()
     with record("drafter", BatchDescriptor.of(4, 2), table=table, session=session) as recording:
         with capture(graph):
             out = x + 1
