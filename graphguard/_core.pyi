@@ -1,6 +1,7 @@
-"""The native half of graphguard: the signature table."""
+"""The native half of graphguard: the signature table, the ledger and the black box."""
 
 from collections.abc import Callable, Sequence
+from mmap import mmap
 
 from graphguard.verdict import Verdict
 
@@ -63,3 +64,249 @@ class SignatureTable:
         """Return every verdict given so far, with how often."""
 
     def __len__(self) -> int: ...
+
+class BlackBox:
+    """A ring of records in a mapped file, which outlives the process that writes it.
+
+    Several of these may write one ring: see `another`.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        bytes: int,
+        rank: int,
+        world_size: int,
+        pid: int,
+        host: str,
+        capacity: int,
+        /,
+    ) -> None:
+        """Map an empty file of ``ring_bytes(capacity)`` bytes; ``fd`` may be closed afterwards.
+
+        Takes about 0.2 ms, to measure the clocks.
+
+        Raises:
+            OSError: If the file cannot be mapped, or the disk has no room for it.
+            ValueError: If it holds a ring already, or has another size than the capacity asks for.
+        """
+
+    def another(self) -> BlackBox:
+        """Return another writer of the same ring, which remembers a check of its own."""
+
+    def name(self, text: str, /) -> int:
+        """Return the index by which records refer to a name; 0xFFFF if there is room for no more.
+
+        What is longer than 120 bytes is cut and ends in "…".
+        """
+
+    def record(
+        self,
+        event: int,
+        role: int,
+        group: int,
+        step: int,
+        digest: int,
+        num_reqs: int,
+        query_len: int,
+        num_tokens: int,
+        phase: int,
+        action: int,
+        reason: int,
+        peer: int,
+        flags: int,
+        detail: int,
+        /,
+    ) -> None:
+        """Write a record. What is not known is 0xFF or 0xFFFF."""
+
+    def check(
+        self,
+        role: int,
+        group: int,
+        step: int,
+        digest: int,
+        num_reqs: int,
+        query_len: int,
+        num_tokens: int,
+        phase: int,
+        action: int,
+        reason: int,
+        flags: int,
+        /,
+    ) -> None:
+        """Write a record of a check, and remember it."""
+
+    def replace(
+        self,
+        digest: int,
+        num_reqs: int,
+        query_len: int,
+        num_tokens: int,
+        phase: int,
+        action: int,
+        reason: int,
+        flags: int,
+        /,
+    ) -> None:
+        """Remember another launch in the place of the checked one, without a record."""
+
+    def mark(self, event: int, /) -> None:
+        """Write what was remembered of the last check as a record of another event."""
+
+    @property
+    def written(self) -> int:
+        """How many records were begun, overwritten ones and those of the clocks included."""
+
+    def disown(self) -> None:
+        """Make every later call of every writer of this ring do nothing: it is the parent's."""
+
+_Identity = tuple[int, int, int, str, int, int, int]
+_Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
+
+def ring_bytes(capacity: int, /) -> int:
+    """Return the size of a black box of so many records.
+
+    Raises:
+        ValueError: If that is no power of two, or more than 2**24.
+    """
+
+def read_ring(
+    data: bytes | bytearray | memoryview | mmap, /
+) -> tuple[str, _Identity, list[str | None], list[_Record], int]:
+    """Read a black box: (error, identity, names, records, damaged).
+
+    The error says why nothing could be read; else it is empty. The identity is (rank, world size,
+    process id, host, capacity, time at which it was opened in ns since the epoch, records begun).
+    A name is None where its slot is damaged. Records come in the order of their numbers, as
+    (number, time in ns since the epoch, step, digest, num_reqs, query_len, num_tokens, role, group,
+    event, action, reason, phase, peer, flags, detail); the time is 0 where no clock record is left.
+    ``damaged`` counts the slots that hold something that was not written whole.
+    """
+
+LEDGER_SLOTS: int
+NOTICES_DUE: int
+TROUBLE_TOLD: int
+DISOWNED: int
+STOPPED: int
+
+LaunchFields = tuple[int, int, int, int, int, int, int, int, int]
+"""kind, reason, key, digest (high, low), requests, query length, tokens, phase."""
+
+def ledger_bytes(num_ranks: int, /) -> int:
+    """Return how large the segment of a ledger is."""
+
+def initialise_ledger(fd: int, bytes: int, num_ranks: int, token: int, /) -> None:
+    """Make a ledger of a zeroed segment."""
+
+class Ledger:
+    """What the ranks of a node are about to launch, step by step, in shared memory.
+
+    The protocol is in ``csrc/core/ledger.h``.
+    """
+
+    def __init__(
+        self, fd: int, bytes: int, rank: int, token: int, pid: int, enforces: bool, /
+    ) -> None:
+        """Join a ledger.
+
+        Raises:
+            RuntimeError: If the memory is no such ledger, or the place of the rank is taken.
+        """
+
+    def add_launch(
+        self,
+        kind: int,
+        digest_high: int,
+        digest_low: int,
+        key: int,
+        ring: BlackBox | None,
+        role: int,
+        group: int,
+    ) -> int:
+        """Register something that may be launched and return its id."""
+
+    def propose(
+        self,
+        launch: int,
+        reason: int,
+        num_reqs: int,
+        query_len: int,
+        num_tokens: int,
+        phase: int,
+        /,
+    ) -> int:
+        """Publish the next step and look at the other ranks; 0 says that nothing is against it.
+
+        Otherwise what was seen (:class:`graphguard.agreement.launches.Seen`) in the low four bits,
+        with ``NOTICES_DUE``, ``TROUBLE_TOLD``, ``DISOWNED`` and ``STOPPED``.
+        """
+
+    def vote(
+        self,
+        launch: int,
+        reason: int,
+        num_reqs: int,
+        query_len: int,
+        num_tokens: int,
+        phase: int,
+        seconds: float,
+        /,
+    ) -> int:
+        """The same, but wait for every rank, at most ``seconds``."""
+
+    def settle(self, outcome: int, trouble: int, take_decision: bool, /) -> None:
+        """Say what became of a step that was not simply launched, and tell all ranks."""
+
+    def last(self) -> tuple[int, int, LaunchFields]:
+        """Return what was seen last: what, of which rank, and that rank's launch."""
+
+    def trouble(self) -> tuple[int, int, int]:
+        """Return the first trouble that a rank has told: kind, step, rank; kind 0 for none."""
+
+    def acknowledge_trouble(self) -> None:
+        """Mention a difference that was only observed no more."""
+
+    def published(self, rank: int, step: int, /) -> LaunchFields | None:
+        """Return what a rank has published for a step, if it is there."""
+
+    def outcome(self, rank: int, step: int, /) -> int:
+        """Return what became of it."""
+
+    def passed(self, rank: int, /) -> int:
+        """Return the last step that a rank has published."""
+
+    def pid(self, rank: int, /) -> int:
+        """Return the process of a rank; 0 if it has not joined."""
+
+    def has_left(self, rank: int, /) -> bool:
+        """Whether a rank has said that its process ends."""
+
+    def leave(self) -> None:
+        """Say that the process of this rank ends."""
+
+    def step(self) -> int:
+        """Return the last step of this rank."""
+
+    def announce(
+        self, kind: int, subject_high: int, subject_low: int, key: int, margin: int, /
+    ) -> int | None:
+        """Announce something from a step on that no rank has passed, and return that step.
+
+        None if every try was overtaken, or there is no room for more.
+        """
+
+    def take_due(self) -> list[tuple[int, int, int, int, int, int]]:
+        """Return notices that hold from the next step on, each once.
+
+        kind, rank, first step, digest (high, low), key.
+        """
+
+    def window(self, steps: int, /) -> list[tuple[int, int, int]]:
+        """Return the last steps of this rank, oldest first: step, digest, rolling digest."""
+
+    def stop(self) -> None:
+        """Let every later proposal answer ``STOPPED``. May be called from another thread."""
+
+    def disown(self) -> None:
+        """Publish no more: this is a child after a fork, and the place is its parent's."""

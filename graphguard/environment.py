@@ -45,9 +45,31 @@ MODE = Variable(
     "GRAPHGUARD_MODE", "off, observe or enforce, for guards that name no mode", "observe"
 )
 DIRECTORY = Variable(
-    "GRAPHGUARD_DIR", "where manifests are written; nothing is written without it", ""
+    "GRAPHGUARD_DIR",
+    "where manifests and black boxes are written; without it no manifest is written, and black "
+    "boxes go to a private directory of the user",
+    "",
 )
-VARIABLES = (MODE, DIRECTORY)
+RING_ENTRIES = Variable(
+    "GRAPHGUARD_RING_ENTRIES",
+    "how many records the black box of a process keeps, rounded up to a power of two; 0 for no "
+    "black box",
+    "16384",
+)
+WHEN_STUCK = Variable(
+    "GRAPHGUARD_WHEN_STUCK",
+    "exit or report: what a rank does, when enforcing, that waits in a launch which another rank "
+    "has refused or will never reach",
+    "exit",
+)
+MAX_RING_ENTRIES = 2**24
+AGREE_SECONDS = Variable(
+    "GRAPHGUARD_AGREE_SECONDS",
+    "how long the ranks of a group wait for each other when their captures are compared",
+    "300",
+)
+MAX_AGREE_SECONDS = 86_400.0
+VARIABLES = (MODE, DIRECTORY, RING_ENTRIES, WHEN_STUCK, AGREE_SECONDS)
 
 
 def mode() -> Mode:
@@ -80,3 +102,52 @@ def directory() -> Path | None:
     from pathlib import Path
 
     return Path(value) if (value := DIRECTORY.value) else None
+
+
+def ring_entries() -> int:
+    """Return how many records a black box is to keep; 0 if there is to be none.
+
+    Raises:
+        ConfigurationError: If the environment does not say a number, or too large a one.
+    """
+    text = RING_ENTRIES.value or RING_ENTRIES.default
+    if text.isascii() and text.isdigit() and len(text) <= 8 and int(text) <= MAX_RING_ENTRIES:
+        return int(text)
+    raise ConfigurationError(
+        f"the environment variable {RING_ENTRIES.name} is {text!r}",
+        hint=f"give a number of records up to {MAX_RING_ENTRIES}, or 0 for no black box",
+    )
+
+
+def agree_seconds() -> float:
+    """Return how long ranks wait for each other when their captures are compared, in seconds.
+
+    Raises:
+        ConfigurationError: If the environment does not say a number of seconds, or too large a one.
+    """
+    text = AGREE_SECONDS.value or AGREE_SECONDS.default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    # Written so that it is false for what is not a number, too.
+    if 0 < seconds <= MAX_AGREE_SECONDS:
+        return seconds
+    raise ConfigurationError(
+        f"the environment variable {AGREE_SECONDS.name} is {text!r}",
+        hint=f"give a number of seconds above 0 and up to {MAX_AGREE_SECONDS:g}",
+    )
+
+
+def exits_when_stuck() -> bool:
+    """Return whether a rank that waits in vain is to end.
+
+    Raises:
+        ConfigurationError: If the environment says neither ``exit`` nor ``report``.
+    """
+    text = WHEN_STUCK.value or WHEN_STUCK.default
+    if text not in ("exit", "report"):
+        raise ConfigurationError(
+            f"the environment variable {WHEN_STUCK.name} is {text!r}", hint="use exit or report"
+        )
+    return text == "exit"

@@ -48,8 +48,58 @@ class GuardMismatch(GraphguardError):
         self.verdict = verdict
 
 
+class RanksDiverged(GuardMismatch):
+    """A step that is refused because the ranks of a group would not launch the same.
+
+    Attributes:
+        step: Which launch of the group.
+        ranks: Ranks in the group that differ from this one, or that cannot go on.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        step: int,
+        ranks: tuple[int, ...] = (),
+        verdict: object = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, verdict=verdict, hint=hint)
+        self.step = step
+        self.ranks = ranks
+
+
 class ManifestError(GraphguardError):
     """A manifest that cannot be written, or is not what it says it is."""
+
+
+class BlackBoxError(GraphguardError):
+    """A black box that cannot be opened, or a file that is none."""
+
+
+class LedgerError(GraphguardError):
+    """A ledger that cannot be made, joined or trusted."""
+
+
+class AgreementError(GraphguardError):
+    """Ranks that captured different graphs, or that could not compare what they captured."""
+
+
+class RankMissing(AgreementError):
+    """A rank that did not come to a comparison in time.
+
+    Attributes:
+        missing: The global ranks that did not come.
+    """
+
+    def __init__(self, message: str, *, missing: tuple[int, ...], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.missing = missing
+
+
+class BlackBoxNotReady(BlackBoxError):
+    """A black box that its process is opening just now, or was ended while it did."""
 
 
 class CommandError(GraphguardError):

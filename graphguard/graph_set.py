@@ -45,6 +45,7 @@ class GraphSet:
         captured: What the capture function returned, by graph id.
         signatures: What was recorded, by graph id.
         by_batch: Graph ids by the descriptor that they were captured for.
+        digests: The first 64 bits of the shared digests, by graph id.
         reserved_bytes: Device memory that captures have reserved so far.
     """
 
@@ -56,6 +57,7 @@ class GraphSet:
         self.captured: list[Captured] = []
         self.signatures: list[Signature] = []
         self.by_batch: dict[BatchDescriptor, int] = {}
+        self.digests: list[int] = []
         self.reserved_bytes = 0
         self._capture = capture
         self._mode = mode
@@ -81,11 +83,15 @@ class GraphSet:
         """
         if batch in self.by_batch:
             return self.by_batch[batch]
-        captured, signature = self._make(batch)
+        return self.insert(*self.make(batch))
+
+    def insert(self, captured: Captured, signature: Signature) -> int:
+        """Take a graph that was made, and return its id."""
         graph = self._insert(signature)
         self.captured.append(captured)
         self.signatures.append(signature)
-        self.by_batch[batch] = graph
+        self.digests.append(int(signature.shared_digest[:16], 16))
+        self.by_batch[signature.batch] = graph
         if self._mode is not Mode.OFF:
             self._session.record(signature)
         return graph
@@ -96,26 +102,27 @@ class GraphSet:
         Raises:
             CaptureError: If it could not be captured or, when enforcing, recorded.
         """
+        self.replace(graph, *self.make(self.signatures[graph].batch))
+
+    def replace(self, graph: int, captured: Captured, signature: Signature) -> None:
+        """Take a graph that was made in the place of an older one."""
         old_captured, old_signature = self.captured[graph], self.signatures[graph]
-        captured, signature = self._make(old_signature.batch)
         # First what may be refused, last what cannot be undone.
         self.table.replace(graph, signature)
         self.captured[graph] = captured
         self.signatures[graph] = signature
+        self.digests[graph] = int(signature.shared_digest[:16], 16)
         self._session.replace(old_signature, signature)
         if old_captured.graph is not captured.graph:
             old_captured.graph.reset()
 
-    def _insert(self, signature: Signature) -> int:
-        try:
-            return self.table.add(signature)
-        except Exception as error:
-            if self._enforces:
-                raise
-            logger().warning("the inputs of %s will not be checked: %s", signature, error)
-            return self.table.add(Signature(signature.key, signature.batch))
+    def make(self, batch: BatchDescriptor) -> tuple[Captured, Signature]:
+        """Capture and record a graph without taking it.
 
-    def _make(self, batch: BatchDescriptor) -> tuple[Captured, Signature]:
+        Raises:
+            CaptureError: When enforcing, if it could not be captured or recorded. Otherwise errors
+                of the capture function come as they are.
+        """
         if self._mode is Mode.OFF:
             return self._call(batch), Signature(self.key, batch)
         recording = Recording(self.key, batch)
@@ -137,6 +144,15 @@ class GraphSet:
             logger().warning("%s %s is not recorded: %s", self.key, batch, error)
             return captured, Signature(self.key, batch)
         return captured, recording.signature
+
+    def _insert(self, signature: Signature) -> int:
+        try:
+            return self.table.add(signature)
+        except Exception as error:
+            if self._enforces:
+                raise
+            logger().warning("the inputs of %s will not be checked: %s", signature, error)
+            return self.table.add(Signature(signature.key, signature.batch))
 
     def _call(self, batch: BatchDescriptor) -> Captured:
         rank, _ = process_rank()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from graphguard import environment
 from graphguard.environment import Mode
 from graphguard.errors import ConfigurationError
+from graphguard.fallbacks import Eager
 from graphguard.graph_set import CaptureFunction, GraphSet
 from graphguard.graphs.tensors import sliced
-from graphguard.guarded_capture import Choose, Eager, FillPadding, GuardedCapture, Unpad
+from graphguard.guarded_capture import GuardedCapture
+from graphguard.launching import FillPadding, Unpad
+from graphguard.observed_steps import Choose
 from graphguard.policy import (
     InputCheck,
     OnDivergence,
@@ -20,6 +24,9 @@ from graphguard.policy import (
 from graphguard.session import Session, default_session
 from graphguard.signature import GraphKey, GraphMode
 from graphguard.verdict import Action
+
+MAX_VOTE_SECONDS = 60.0
+"""A longer wait in every step would be the hang that it is to prevent."""
 
 
 def guard(
@@ -37,6 +44,8 @@ def guard(
     fill_padding: FillPadding | None = None,
     unpad: str | Unpad | None = None,
     choose: Choose | None = None,
+    group: Any = None,  # noqa: ANN401 - a process group, a function that returns one, an agreement
+    vote_seconds: float | None = None,
     session: Session = default_session,
 ) -> Callable[[CaptureFunction], GuardedCapture]:
     """Guard the graphs that a capture function makes.
@@ -62,6 +71,13 @@ def guard(
         choose: The program's own choice of a graph: takes the batch and the captured
             descriptors, returns one of these or None to run eagerly. It decides in ``off`` and
             ``observe``; when enforcing, the table decides, alike on every rank.
+        group: The ranks that share the collectives of these graphs: a process group of
+            torch.distributed whose ranks all have this guard, a function that returns one, or a
+            :class:`graphguard.Agreement`. Their captures are compared when warm-up ends, and from
+            then on they agree on every step (``docs/agreement.md``).
+        vote_seconds: With a group, when enforcing: let all ranks wait for each other in every
+            step, at most so long, and do what all of them can. For programs in which only one
+            rank can see at the last moment that a graph must not be launched.
         session: Where signatures are kept for the manifest.
 
     Raises:
@@ -74,6 +90,7 @@ def guard(
         max_recaptures=max_recaptures,
         max_recapture_bytes=max_recapture_bytes,
         check_inputs=parse_setting(InputCheck, check_inputs, "check_inputs"),
+        vote_seconds=_vote_seconds(vote_seconds, group),
     )
     key = GraphKey(role, parse_setting(GraphMode, graph_mode, "graph_mode"), variant)
     cut = _unpad(unpad, key)
@@ -96,9 +113,21 @@ def guard(
             choose=choose,
             fill_padding=fill_padding,
             unpad=cut,
+            group=group,
         )
 
     return decorate
+
+
+def _vote_seconds(seconds: float | None, group: object) -> float | None:
+    if seconds is None:
+        return None
+    if group is None or not 0.0 < seconds <= MAX_VOTE_SECONDS:
+        raise ConfigurationError(
+            f"vote_seconds={seconds!r} cannot be meant",
+            hint=f"give a group, and more than 0 and at most {MAX_VOTE_SECONDS:g} seconds",
+        )
+    return float(seconds)
 
 
 def _unpad(unpad: str | Unpad | None, key: GraphKey) -> Unpad | None:

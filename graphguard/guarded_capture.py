@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from graphguard import environment
 from graphguard.batch import BatchDescriptor
+from graphguard.enforced_steps import EnforcedSteps
 from graphguard.environment import Mode
-from graphguard.errors import ConfigurationError, GuardMismatch
+from graphguard.errors import ConfigurationError
+from graphguard.fallbacks import Eager, Fallbacks
 from graphguard.graph_set import GraphSet
-from graphguard.graphs.tensors import input_specs
+from graphguard.launching import FillPadding, Launcher, Unpad
 from graphguard.log import logger
-from graphguard.policy import InputCheck, Policy
+from graphguard.observed_steps import Choose, ObservedSteps
+from graphguard.policy import Policy
 from graphguard.recaptures import Recaptures
-from graphguard.session import Session, process_rank
-from graphguard.verdict import Action, Reason, Verdict
+from graphguard.session import Session
+from graphguard.static_inputs import VerdictCounts
+from graphguard.step_parts import StepParts
+from graphguard.step_records import StepRecords
+from graphguard.verdict import Verdict
 
-Eager = Callable[[BatchDescriptor], Any]
-FillPadding = Callable[[BatchDescriptor, BatchDescriptor], None]
-Choose = Callable[[BatchDescriptor, Sequence[BatchDescriptor]], BatchDescriptor | None]
-Unpad = Callable[[Any, BatchDescriptor, BatchDescriptor], Any]
+if TYPE_CHECKING:
+    from graphguard.agreed_steps import Fits
+    from graphguard.agreement.group import Agreement
+    from graphguard.group_steps import GroupSteps
 
 
 class GuardedCapture:
@@ -32,7 +37,6 @@ class GuardedCapture:
     Attributes:
         key: The family of its graphs.
         policy: What it does about a batch that does not fit.
-        last_verdict: What was decided about the last step, or None before the first.
     """
 
     def __init__(
@@ -45,57 +49,99 @@ class GuardedCapture:
         choose: Choose | None,
         fill_padding: FillPadding | None,
         unpad: Unpad | None,
+        group: Any = None,  # noqa: ANN401 - whatever guard() takes
     ) -> None:
         self.key = graph_set.key
         self.policy = policy
-        self.last_verdict: Verdict | None = None
         self._graphs = graph_set
         self._session = session
-        self._eager = eager
-        self._choose = choose
-        self._fill_padding = fill_padding
-        self._unpad = unpad
+        self._fallbacks = Fallbacks(graph_set, eager)
         self._recaptures = Recaptures(graph_set, policy)
-        self._overruled: Counter[Verdict] = Counter()
-        self._refused_inputs: Counter[Verdict] = Counter()
-        self._said: set[str] = set()
-        self._family = graph_set.table.family(self.key)
-        # Bound once: these are on the path of every step.
-        self._check = graph_set.table.check
+        self._counts = VerdictCounts(graph_set)
+        self._records = StepRecords(graph_set, policy.mode)
         self._enforces = policy.mode is Mode.ENFORCE
-        self._checks_inputs = policy.check_inputs is not InputCheck.OFF
+        self._started = policy.mode is Mode.OFF
+        launcher = Launcher(graph_set, self._fallbacks, self._records, fill_padding, unpad)
+        parts = StepParts(graph_set, policy, launcher, self._fallbacks, self._records, self._counts)
+        enforced = EnforcedSteps(parts, self._recaptures, self._write_manifest)
+        self._group = self._group_steps(group, enforced.fits, runs_eagerly=eager is not None)
+        enforced.group = self._group
+        observed = ObservedSteps(parts, choose, self._group)
+        self._steps: EnforcedSteps | ObservedSteps = enforced if self._enforces else observed
+        self._run = self._steps.run
         for reason, action in policy.fallbacks.items():
             graph_set.table.on(reason, action)
+
+    @property
+    def last_verdict(self) -> Verdict | None:
+        """What was decided about the last step, or None before the first."""
+        return self._steps.last_verdict
 
     @property
     def batches(self) -> tuple[BatchDescriptor, ...]:
         """The descriptors that graphs were captured for, in the order of capture."""
         return self._graphs.batches
 
+    @property
+    def agreement(self) -> Agreement | None:
+        """The ranks that this guard agrees with, once they have met."""
+        return None if self._group is None else self._group.agreement
+
     def verdicts(self) -> dict[Verdict, int]:
         """Return every verdict given so far, with how often."""
-        counts = Counter(dict(self._graphs.table.counts()))
-        # The table does not know of verdicts that static inputs have changed.
-        return dict(counts - self._overruled + self._refused_inputs)
+        return self._counts.counts()
 
     def warm_up(self, batches: Iterable[BatchDescriptor]) -> None:
         """Capture a graph for each descriptor, then write the manifest if a place is set for it.
 
-        Ranks must capture the same descriptors in the same order.
+        Ranks must capture the same descriptors in the same order. With a group, they meet at the
+        end and compare what they captured.
 
         Raises:
             CaptureError: When enforcing, if a graph could not be captured or recorded. Otherwise
                 errors of the capture function come as they are.
+            AgreementError: When enforcing, if the ranks of the group captured different graphs,
+                or one of them does not come in time.
             ManifestError: When enforcing, if the manifest could not be written.
         """
         before = self._graphs.reserved_bytes
         try:
             for batch in batches:
-                self._graphs.add(batch)
+                self._records.captured(self._graphs, self._graphs.add(batch))
+        except Exception as error:
+            self._tell_of_failure(error)
+            raise
         finally:
             self._recaptures.exclude_bytes(self._graphs.reserved_bytes - before)
-        logger().info("%s", self._armed())
+        self._start()
+        logger().info("%s", self._fallbacks.armed(self.policy.mode, self._group))
         self._write_manifest()
+
+    def quarantine(self, batch: BatchDescriptor) -> int | None:
+        """Take the graph that was captured for a descriptor out of use: its batches run eagerly.
+
+        With a group this is announced, and holds from the same step on every rank.
+
+        Returns:
+            The step from which it holds, or None if it holds at once or could not be announced.
+
+        Raises:
+            ConfigurationError: If there is no such graph, if the guard does not enforce, or if
+                its graphs may hold collectives and it has no group.
+        """
+        return self._announce("QUARANTINE", batch)
+
+    def capture_again(self, batch: BatchDescriptor) -> int | None:
+        """Let every rank capture the graph for a descriptor again, at the same step.
+
+        Returns:
+            The step at which it happens, or None if it could not be announced.
+
+        Raises:
+            ConfigurationError: If there is no such graph, or the guard does not enforce or has no
+                group.
+        """
+        return self._announce("CAPTURE_AGAIN", batch)
 
     def __call__(self, batch: BatchDescriptor, *, inputs: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - what the capture function gave as outputs
         """Run one step: replay, pad, capture, run eagerly, or refuse.
@@ -110,176 +156,69 @@ class GuardedCapture:
 
         Raises:
             GuardMismatch: When enforcing, if the policy refuses the step.
+            RanksDiverged: When enforcing with a group, if this rank cannot do what the others do.
             CaptureError: If the policy asked for a capture and it failed.
         """
-        if not self._enforces:
-            return self._run_as_the_program_would(batch, inputs)
-        verdict = self._check(
-            self._family, batch.num_reqs, batch.query_len, batch.num_tokens, batch.phase
-        )
-        graph = verdict.graph
-        if graph is None:
-            self.last_verdict = verdict
-            return self._diverge(verdict, batch)
-        if self._checks_inputs:
-            verdict = self._check_inputs(verdict, graph, inputs)
-        self.last_verdict = verdict
-        if verdict.action is Action.REPLAY:
-            return self._launch(graph, batch, padded=None)
-        if verdict.action is Action.PAD:
-            return self._launch(graph, batch, padded=self._padded(graph, batch))
-        return self._diverge(verdict, batch)
+        if not self._started:
+            self._start()
+        return self._run(batch, inputs)
 
-    def _launch(self, graph: int, batch: BatchDescriptor, padded: BatchDescriptor | None) -> Any:  # noqa: ANN401
-        captured = self._graphs.captured[graph]
-        if padded is None:
-            captured.graph.replay()
-            return captured.outputs
-        if self._fill_padding is not None:
-            self._fill_padding(batch, padded)
-        captured.graph.replay()
-        return self._unpad(captured.outputs, batch, padded) if self._unpad else captured.outputs
-
-    def _padded(self, graph: int, batch: BatchDescriptor) -> BatchDescriptor | None:
-        captured_for = self._graphs.signatures[graph].batch
-        return None if captured_for.num_tokens == batch.num_tokens else captured_for
-
-    def _run_as_the_program_would(
-        self, batch: BatchDescriptor, inputs: Mapping[str, Any] | None
-    ) -> Any:  # noqa: ANN401
-        observed = self.policy.mode is Mode.OBSERVE
-        arguments = (batch.num_reqs, batch.query_len, batch.num_tokens, batch.phase)
-        if self._choose is None:
-            verdict = self._check(self._family, *arguments)
-            graph = verdict.graph
-        else:
-            chosen = self._choose(batch, self._graphs.batches)
-            graph = None if chosen is None else self._chosen(batch, chosen)
-            verdict = (
-                self._check(self._family, *arguments)
-                if graph is None
-                else self._graphs.table.check_graph(graph, *arguments)
-            )
-        if observed:
-            self._observe(verdict, batch, inputs)
-        if graph is None:
-            return self._run_eagerly(verdict, batch)
-        return self._launch(graph, batch, self._padded(graph, batch))
-
-    def _chosen(self, batch: BatchDescriptor, chosen: BatchDescriptor) -> int:
-        graph = self._graphs.by_batch.get(chosen)
-        if graph is None:
-            raise ConfigurationError(
-                f"choose returned {chosen} for {batch}, and {self.key} has no such graph",
-                hint="return one of the descriptors that it is given, or None to run eagerly",
-            )
-        return graph
-
-    def _observe(
-        self, verdict: Verdict, batch: BatchDescriptor, inputs: Mapping[str, Any] | None
-    ) -> None:
-        if self._checks_inputs and verdict.graph is not None:
-            try:
-                verdict = self._check_inputs(verdict, verdict.graph, inputs)
-            except Exception as error:  # noqa: BLE001 - in observe no failure of ours gets out
-                self._say_once("inputs", f"{self.key} {batch}: inputs are not checked: {error}")
-        self.last_verdict = verdict
-        if verdict.action > Action.PAD:
-            self._say_once(f"{verdict.reason}", self._describe(verdict, batch))
-
-    def _check_inputs(
-        self, verdict: Verdict, graph: int, inputs: Mapping[str, Any] | None
-    ) -> Verdict:
-        table = self._graphs.table
-        given = self._graphs.captured[graph].inputs if inputs is None else inputs
-        recorded = [spec.name for spec in self._graphs.signatures[graph].inputs]
-        if sorted(given) != sorted(recorded):
-            reason = Reason.INPUT_COUNT
-        else:
-            specs = input_specs({name: given[name] for name in recorded})
-            addresses = self.policy.check_inputs is InputCheck.ADDRESS
-            reason = Reason(table.check_inputs(graph, table.input_fields(specs), addresses)[0])
-        if reason is Reason.EXACT:
-            return verdict
-        refused = Verdict(self.policy.fallbacks[reason], reason, graph)
-        self._overruled[verdict] += 1
-        self._refused_inputs[refused] += 1
-        return refused
-
-    def _diverge(self, verdict: Verdict, batch: BatchDescriptor) -> Any:  # noqa: ANN401
-        if verdict.reason.rank_local and verdict.action is not Action.ABORT:
-            self._require_alone(verdict, batch)
-        if verdict.action is Action.RECAPTURE:
-            return self._recapture(verdict, batch)
-        if verdict.action is Action.EAGER:
-            self._say_once(f"{verdict.reason}", self._describe(verdict, batch))
-            return self._run_eagerly(verdict, batch)
-        raise GuardMismatch(
-            self._describe(verdict, batch),
-            verdict=verdict,
-            hint="capture a graph for this batch at warm-up, or let on_divergence run it eagerly",
-        )
-
-    def _recapture(self, verdict: Verdict, batch: BatchDescriptor) -> Any:  # noqa: ANN401
-        self._recaptures.raise_if_failed(verdict, batch)
-        limit = self._recaptures.over_count(verdict)
-        if limit is None and (limit := self._recaptures.over_memory()) is not None:
-            # Ranks count their captures alike, but each has its own memory.
-            self._require_alone(verdict, batch)
-        if limit is not None:
-            self._say_once(
-                "limit", f"{self._describe(verdict, batch)}; {limit}, so it runs eagerly"
-            )
-            return self._run_eagerly(verdict, batch)
-        graph = self._recaptures.capture(verdict, batch)
-        self._write_manifest()
-        return self._launch(graph, batch, self._padded(graph, batch))
-
-    def _require_alone(self, verdict: Verdict, batch: BatchDescriptor) -> None:
-        """Refuse the step if other ranks take part in it and may not see what this one sees."""
-        _, ranks = process_rank()
-        # Before the first graph nobody knows whether they communicate.
-        if self._graphs.communicates or (ranks > 1 and not self._graphs.signatures):
-            raise GuardMismatch(
-                f"{self._describe(verdict, batch)}; only this rank can see that, and its graphs "
-                "may hold collectives: running this step another way would leave the others "
-                "waiting",
-                verdict=verdict,
-                hint="keep static tensors in place and memory limits out of reach on every rank",
-            )
-
-    def _run_eagerly(self, verdict: Verdict, batch: BatchDescriptor) -> Any:  # noqa: ANN401
-        if self._eager is None:
-            raise GuardMismatch(
-                f"{self._describe(verdict, batch)}, and there is no eager function to run instead",
-                verdict=verdict,
-                hint="give guard(..., eager=...)",
-            )
-        return self._eager(batch)
-
-    def _armed(self) -> str:
-        rank, _ = process_rank()
+    def _start(self) -> None:
+        """Open the black box, and seal the graphs with the ranks of the group."""
         if self.policy.mode is Mode.OFF:
-            return f"rank {rank}: {self.key} is not guarded (mode off)"
-        calls = sum(len(signature.collectives) for signature in self._graphs.signatures)
-        return (
-            f"rank {rank}: {self.key} is guarded (mode {self.policy.mode}): "
-            f"{len(self._graphs.batches)} graphs with {calls} collective calls of "
-            "torch.distributed; others are not seen, and ranks are not compared at run time"
-        )
+            return
+        self._started = True
+        box = self._records.open()
+        if self._group is None:
+            return
+        try:
+            self._group.seal(box)
+        except Exception as error:
+            if self._enforces:
+                raise
+            logger().warning("%s: ranks are not compared: %s", self.key, error)
+        if self._group.steps is not None:
+            self._records.write_as(self._group.steps.ring)
 
-    def _describe(self, verdict: Verdict, batch: BatchDescriptor) -> str:
-        rank, _ = process_rank()
-        recorded = ", ".join(map(str, self._graphs.batches)) or "none"
-        return (
-            f"rank {rank}: {self.key} cannot replay {batch}: {verdict.reason.explanation} "
-            f"(recorded: {recorded})"
-        )
+    def _tell_of_failure(self, failure: Exception) -> None:
+        """Let the other ranks know, who would wait for this one's captures."""
+        if self._group is None:
+            return
+        try:
+            self._group.seal(None, f"{type(failure).__name__}: {failure}"[:1_000])
+        except Exception as error:  # noqa: BLE001 - the failure itself is raised
+            logger().warning("%s: the other ranks may not know of it: %s", self.key, error)
 
-    def _say_once(self, topic: str, message: str) -> None:
-        if topic not in self._said:
-            self._said.add(topic)
-            logger().warning("%s; this is said once", message)
+    def _announce(self, kind: str, batch: BatchDescriptor) -> int | None:
+        graph = self._graphs.by_batch.get(batch)
+        if graph is None or not self._enforces or self._group is None:
+            raise ConfigurationError(
+                f"the graph {self.key} {batch} cannot be taken out of use or captured again",
+                hint="this needs a captured graph, mode='enforce' and a group",
+            )
+        from graphguard.agreement.launches import NoticeKind
+
+        return self._group.announce(NoticeKind[kind], graph)
+
+    def _group_steps(
+        self,
+        group: Any,  # noqa: ANN401 - whatever guard() takes
+        fits: Fits,
+        *,
+        runs_eagerly: bool,
+    ) -> GroupSteps | None:
+        if group is None or self.policy.mode is Mode.OFF:
+            return None
+        from graphguard.group_steps import GroupSteps
+
+        return GroupSteps(
+            group,
+            self._graphs,
+            self.policy,
+            self._recaptures,
+            fits=fits,
+            runs_eagerly=runs_eagerly,
+        )
 
     def _write_manifest(self) -> None:
         if self.policy.mode is Mode.OFF or environment.directory() is None:

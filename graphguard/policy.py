@@ -20,7 +20,7 @@ OnDivergence = str | Mapping[str, str]
 ACTIONS = {"eager": Action.EAGER, "recapture": Action.RECAPTURE, "raise": Action.ABORT}
 DEFAULT = "default"
 
-_FITS = (Reason.EXACT, Reason.PADDED)
+_NO_FALLBACK = (Reason.EXACT, Reason.PADDED, Reason.ADOPTED)
 
 
 class InputCheck(str, Enum):
@@ -42,6 +42,7 @@ class Policy(msgspec.Struct, frozen=True):
         max_recaptures: How many graphs may be captured after warm-up.
         max_recapture_bytes: How much device memory these may reserve in all, or None for any.
         check_inputs: What is checked of the static tensors that a call names.
+        vote_seconds: How long ranks wait for each other in every step, or None for no vote.
     """
 
     mode: Mode
@@ -49,6 +50,7 @@ class Policy(msgspec.Struct, frozen=True):
     max_recaptures: int = 16
     max_recapture_bytes: int | None = None
     check_inputs: InputCheck = InputCheck.OFF
+    vote_seconds: float | None = None
 
     def actions(self) -> set[Action]:
         """Return every action that this policy may take on a divergence."""
@@ -67,7 +69,7 @@ def parse_on_divergence(on_divergence: OnDivergence) -> dict[Reason, Action]:
     if isinstance(on_divergence, str):
         on_divergence = {DEFAULT: on_divergence}
     default = _action(on_divergence.get(DEFAULT, "eager"))
-    reasons = [reason for reason in Reason if reason not in _FITS]
+    reasons = [reason for reason in Reason if reason not in _NO_FALLBACK]
     fallbacks = {reason: Action.ABORT if reason.rank_local else default for reason in reasons}
     known = {str(reason): reason for reason in reasons}
     for name, action in on_divergence.items():

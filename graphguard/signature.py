@@ -47,6 +47,12 @@ class GraphKey(msgspec.Struct, frozen=True, omit_defaults=True):
     mode: GraphMode = GraphMode.FULL
     variant: Name = ""
 
+    @property
+    def label(self) -> str:
+        """The role alone where that is all there is to say, else the whole key."""
+        plain = self.mode is GraphMode.FULL and not self.variant
+        return self.role if plain else str(self)
+
     def __str__(self) -> str:
         return f"{self.role}/{self.mode}" + (f"/{self.variant}" if self.variant else "")
 

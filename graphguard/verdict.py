@@ -57,6 +57,8 @@ class Reason(IntEnum):
     INPUT_SHAPE = 11
     INPUT_DEVICE = 12
     INPUT_ADDRESS = 13
+    QUARANTINED = 14
+    ADOPTED = 15
 
     def __str__(self) -> str:
         return self.name.lower()
@@ -70,10 +72,10 @@ class Reason(IntEnum):
     def rank_local(self) -> bool:
         """Whether one rank may see this while its peers do not.
 
-        Everything else follows from the batch descriptor and the recorded graphs, which all
-        ranks share, so all ranks reach it alike.
+        Everything else follows from what all ranks share: the batch descriptor, the recorded
+        graphs, what was announced. So all ranks reach it alike.
         """
-        return self >= Reason.INPUT_COUNT
+        return Reason.INPUT_COUNT <= self <= Reason.INPUT_ADDRESS
 
 
 _EXPLANATIONS = {
@@ -91,6 +93,8 @@ _EXPLANATIONS = {
     Reason.INPUT_SHAPE: "a static tensor has another shape than was recorded",
     Reason.INPUT_DEVICE: "a static tensor is on another device than was recorded",
     Reason.INPUT_ADDRESS: "a static tensor has moved since it was recorded",
+    Reason.QUARANTINED: "the graph is quarantined",
+    Reason.ADOPTED: "another rank decided so",
 }
 
 

@@ -11,6 +11,8 @@ from graphguard.session import Session
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GRAPHGUARD_MODE", "GRAPHGUARD_DIR", "RANK", "WORLD_SIZE", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
+    # Tests of the black box ask for one. Others must not write rings into the user's directory.
+    monkeypatch.setenv("GRAPHGUARD_RING_ENTRIES", "0")
 
 
 @pytest.fixture

@@ -33,8 +33,11 @@ enum class Reason : std::uint8_t {
     kInputShape,
     kInputDevice,
     kInputAddress,
+    // What the ranks of a group have agreed on. The table never gives these.
+    kQuarantined,
+    kAdopted,
 };
-inline constexpr std::size_t kReasonCount = 14;
+inline constexpr std::size_t kReasonCount = 16;
 
 inline constexpr std::uint32_t kNoGraphId = UINT32_MAX;
 

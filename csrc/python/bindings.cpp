@@ -3,7 +3,10 @@
 
 #include <cstdint>
 
+#include "python/bound_ledger.h"
+#include "python/bound_ring.h"
 #include "python/bound_table.h"
+#include "python/system_errors.h"
 
 namespace nb = nanobind;
 
@@ -15,5 +18,8 @@ NB_MODULE(_core, m) {
     // The baseline of the benchmarks: what the binding costs when nothing is checked.
     m.def("noop", [](std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t, std::uint8_t) {});
 
+    graphguard::translate_system_errors();
     graphguard::bind_table(m);
+    graphguard::bind_ring(m);
+    graphguard::bind_ledger(m);
 }

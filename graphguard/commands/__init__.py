@@ -24,6 +24,7 @@ BROKEN_PIPE = 141
 COMMANDS = {
     "audit": "AuditCommand",
     "show": "ShowCommand",
+    "blackbox": "BlackboxCommand",
     "demo": "DemoCommand",
     "doctor": "DoctorCommand",
 }

@@ -200,9 +200,9 @@ def _setting(variable: environment.Variable) -> Setting:
     )
 
 
-def _mode_problem(_value: str) -> str:
+def _problem(read: Callable[[], object]) -> str:
     try:
-        environment.mode()
+        read()
     except ConfigurationError as error:
         return str(error).replace("\n  Hint:", ";")
     return ""
@@ -217,11 +217,13 @@ def _directory_problem(value: str) -> str:
         return f"cannot be used: {error}"
     if not stat.S_ISDIR(status.st_mode):
         return "is not a directory"
-    return "others may write to it; manifests are refused there" if status.st_mode & 0o022 else ""
+    open_to_others = "others may write to it; manifests and black boxes are refused there"
+    return open_to_others if status.st_mode & 0o022 else ""
 
 
 _CHECKS: dict[str, Callable[[str], str]] = {
-    environment.MODE.name: _mode_problem,
+    environment.MODE.name: lambda _value: _problem(environment.mode),
+    environment.RING_ENTRIES.name: lambda _value: _problem(environment.ring_entries),
     environment.DIRECTORY.name: _directory_problem,
 }
 

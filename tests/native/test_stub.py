@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import graphguard
 from graphguard import _core
 
@@ -25,19 +27,28 @@ def public(thing: object) -> set[str]:
 
 def test_the_stub_names_what_the_module_has() -> None:
     module = ast.parse(STUB.read_text())
-    (table,) = (node for node in module.body if isinstance(node, ast.ClassDef))
 
     assert names(module.body) == public(_core)
-    assert {name for name in names(table.body) if not name.startswith("_")} == public(
-        _core.SignatureTable
-    )
+    for node in module.body:
+        if isinstance(node, ast.ClassDef):
+            members = {name for name in names(node.body) if not name.startswith("_")}
+            assert members == public(getattr(_core, node.name)), node.name
 
 
-def test_arguments_of_the_replay_path_are_positional_as_the_stub_says() -> None:
+@pytest.mark.parametrize(
+    ("owner", "called"),
+    [
+        ("SignatureTable", ("check", "check_graph", "check_inputs", "insert")),
+        ("BlackBox", ("check", "mark", "record")),
+    ],
+)
+def test_arguments_of_the_replay_path_are_positional_as_the_stub_says(
+    owner: str, called: tuple[str, ...]
+) -> None:
     module = ast.parse(STUB.read_text())
-    (table,) = (node for node in module.body if isinstance(node, ast.ClassDef))
-    methods = {node.name: node.args for node in table.body if isinstance(node, ast.FunctionDef)}
+    (stub,) = (n for n in module.body if isinstance(n, ast.ClassDef) and n.name == owner)
+    methods = {node.name: node.args for node in stub.body if isinstance(node, ast.FunctionDef)}
 
-    for name in ("check", "check_graph", "check_inputs", "insert"):
+    for name in called:
         assert methods[name].args == []
-        assert f"{name}(self, " in str(getattr(_core.SignatureTable, name).__doc__)
+        assert f"{name}(self, " in str(getattr(getattr(_core, owner), name).__doc__)

@@ -106,7 +106,8 @@ def test_settings_that_cannot_be_used_end_with_1(
     monkeypatch.setenv("GRAPHGUARD_MODE", "enforced")
     monkeypatch.setenv("GRAPHGUARD_DIR", str(shared))
     assert main(["doctor", "--json"]) == 1
-    mode, directory = decode(capsys.readouterr().out)["settings"]
+    settings = {setting["name"]: setting for setting in decode(capsys.readouterr().out)["settings"]}
+    mode, directory = settings["GRAPHGUARD_MODE"], settings["GRAPHGUARD_DIR"]
     assert (mode["value"], mode["valid"]) == ("enforced", False)
     assert "use off, observe or enforce" in mode["note"]
     assert directory["valid"] is False
@@ -118,4 +119,16 @@ def test_directory_that_is_a_file_is_invalid(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("GRAPHGUARD_DIR", str(tmp_path / "file"))
-    assert [setting.valid for setting in diagnose().settings] == [True, False]
+    valid = {setting.name: setting.valid for setting in diagnose().settings}
+    assert valid["GRAPHGUARD_DIR"] is False
+    assert sum(not each for each in valid.values()) == 1
+
+
+@pytest.mark.parametrize("value", ["many", "-1", "1e3", "16777217", "9" * 30, "٣"])
+def test_number_of_records_that_is_none_is_invalid(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAPHGUARD_RING_ENTRIES", value)
+    setting = next(s for s in diagnose().settings if s.name == "GRAPHGUARD_RING_ENTRIES")
+    assert not setting.valid
+    assert "give a number of records up to 16777216" in setting.note

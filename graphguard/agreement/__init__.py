@@ -1,0 +1,1 @@
+"""Ranks agree: on what they captured, over the store of their group."""

@@ -1,0 +1,212 @@
+"""The watcher: a thread that learns what the thread in a launch can no longer see.
+
+A rank that has launched a graph waits in it. If another rank then refuses the step or ends, only
+this thread is left to say so, and to end the process before a time-out of minutes does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from graphguard import environment
+from graphguard.agreement.divergence import Divergence, DivergenceKind
+from graphguard.agreement.launches import Trouble
+from graphguard.agreement.members import LocalLedger, Member
+from graphguard.agreement.nodes import NodeComparison, Window
+from graphguard.blackbox.writer import process_box
+from graphguard.log import logger
+
+if TYPE_CHECKING:
+    from graphguard.agreement.group import Agreement
+    from graphguard.agreement.store import GroupMembers, Store
+
+POLL_SECONDS = 0.1
+PEERS_SECONDS = 0.5
+"""How often it is asked whether the other processes live. Each costs a system call."""
+
+GRACE_SECONDS = 1.0
+"""How long a program may take to end by itself after a launch was found to wait in vain."""
+
+STUCK_EXIT_CODE = 70
+"""What a process ends with that this thread has ended (EX_SOFTWARE of sysexits.h)."""
+
+RECENT_STEPS = 256
+
+
+class Watcher:
+    """Watches one agreement until the process ends."""
+
+    def __init__(
+        self, agreement: Agreement, store: Store, group: GroupMembers, members: Sequence[Member]
+    ) -> None:
+        ledger = agreement.ledger
+        assert ledger is not None  # noqa: S101 - it is started after joining
+        self._ledger: LocalLedger = ledger
+        # The agreement keeps this object, and must be able to go.
+        self._agreement = weakref.ref(agreement)
+        self._exits = environment.exits_when_stuck()
+        self._done = threading.Event()
+        self._told_trouble = False
+        self._gone: set[int] = set()
+        self._next_look_at_peers = 0.0
+        self._stuck_since: float | None = None
+        self._stuck_by: Divergence | None = None
+        self._program_knows = False
+        self._failed = False
+        self._nodes = self._compare_nodes(agreement, store, group, members)
+
+    def start(self) -> None:
+        """Start the thread."""
+        name = f"graphguard-{self._ledger.segment.name.file[-8:]}"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+        atexit.register(self._leave)
+
+    def program_knows(self) -> None:
+        """Leave the end to the program: it has got an error."""
+        self._program_knows = True
+
+    def _leave(self) -> None:
+        self._done.set()
+        self._ledger.native.leave()
+
+    def _run(self) -> None:
+        while not self._done.wait(POLL_SECONDS):
+            agreement = self._agreement()
+            if agreement is None or agreement.ledger is None:
+                return
+            try:
+                self._look(agreement)
+            except Exception as error:  # noqa: BLE001 - the thread must outlive what it reports
+                if not self._failed:
+                    self._failed = True
+                    logger().warning("watching %s: %s; said once", agreement.name, error)
+            del agreement
+
+    def _look(self, agreement: Agreement) -> None:
+        self._look_at_trouble(agreement)
+        now = time.monotonic()
+        if now >= self._next_look_at_peers:
+            self._next_look_at_peers = now + PEERS_SECONDS
+            self._look_at_peers(agreement)
+        if self._nodes is not None:
+            self._look_at_nodes(agreement, self._nodes)
+        if self._stuck_since is not None and now - self._stuck_since >= GRACE_SECONDS:
+            self._end(agreement)
+
+    def _look_at_trouble(self, agreement: Agreement) -> None:
+        kind, step, place = self._ledger.native.trouble()
+        if self._told_trouble or kind == Trouble.NONE or place == self._ledger.place:
+            return
+        self._told_trouble = True
+        trouble, rank = Trouble(kind), agreement.global_rank(place)
+        sides = agreement.sides(step)
+        if not trouble.fatal:
+            agreement.report(
+                DivergenceKind.DIFFERS,
+                step,
+                (rank,),
+                f"rank {rank} saw at step {step} of {agreement.name} that ranks differ: {sides}",
+            )
+            return
+        what = "refused" if trouble is Trouble.REFUSED else "did not find all ranks at the vote on"
+        divergence = agreement.report(
+            DivergenceKind.PEER_REFUSED,
+            step,
+            (rank,),
+            f"rank {rank} {what} step {step} of {agreement.name}: {sides}",
+        )
+        self._stuck(agreement, divergence, waits=self._ledger.native.step() >= step)
+
+    def _look_at_peers(self, agreement: Agreement) -> None:
+        native, segment = self._ledger.native, self._ledger.segment
+        for place in range(len(self._ledger.ranks)):
+            pid = native.pid(place)
+            if place in self._gone or pid in (0, os.getpid()) or segment.held(place):
+                continue
+            if native.has_left(place):
+                self._gone.add(place)
+                continue
+            self._gone.add(place)
+            rank, last = agreement.global_rank(place), native.passed(place)
+            step = native.step()
+            what = f"{agreement.sides(last)}" if last else "it had launched nothing"
+            divergence = agreement.report(
+                DivergenceKind.PEER_GONE,
+                last,
+                (rank,),
+                f"rank {rank} (process {pid}) of {agreement.name} has ended without a word after "
+                f"step {last}, and this rank is at step {step}. Step {last}: {what}",
+            )
+            if agreement.enforces:
+                self._stuck(agreement, divergence, waits=step > last)
+
+    def _look_at_nodes(self, agreement: Agreement, nodes: NodeComparison) -> None:
+        for difference in nodes.poll():
+            divergence = agreement.report(
+                DivergenceKind.NODES_DIFFER, difference.step, (), str(difference)
+            )
+            if agreement.enforces:
+                self._stuck(agreement, divergence, waits=True)
+
+    def _stuck(self, agreement: Agreement, divergence: Divergence, *, waits: bool) -> None:
+        agreement.stop(divergence)
+        if waits and self._stuck_since is None:
+            self._stuck_since = time.monotonic()
+            self._stuck_by = divergence
+
+    def _end(self, agreement: Agreement) -> None:
+        """End the process, unless its program knows or it is not to be ended."""
+        self._stuck_since = None
+        if self._program_knows or not self._exits or self._stuck_by is None:
+            return
+        logger().critical(
+            "rank %d waits in step %d of %s for what will not come, and is ended: %s",
+            agreement.rank,
+            self._ledger.native.step(),
+            agreement.name,
+            self._stuck_by.text,
+        )
+        if box := process_box():
+            box.note("ended: a launch waits for ranks that will not come", group=agreement.name)
+        faulthandler.dump_traceback(all_threads=True)
+        sys.stderr.flush()
+        os._exit(STUCK_EXIT_CODE)
+
+    def _compare_nodes(
+        self, agreement: Agreement, store: Store, group: GroupMembers, members: Sequence[Member]
+    ) -> NodeComparison | None:
+        """Compare nodes if there are several: the first rank of each speaks for it."""
+        by_memory: dict[str, list[int]] = {}
+        for rank, member in enumerate(members):
+            by_memory.setdefault(member.memory, []).append(rank)
+        nodes = sorted(by_memory.values())
+        mine = nodes.index(list(self._ledger.ranks))
+        if len(nodes) == 1 or self._ledger.place != 0:
+            return None
+        names = [
+            f"{members[ranks[0]].host} (ranks "
+            f"{', '.join(str(group.ranks[rank]) for rank in ranks)})"
+            for ranks in nodes
+        ]
+        native, name = self._ledger.native, agreement.name
+
+        def window() -> Window | None:
+            steps = native.window(RECENT_STEPS)
+            if not steps:
+                return None
+            return Window(
+                group=name,
+                step=steps[-1][0],
+                rolling=f"{steps[-1][2]:016x}",
+                recent=[(step, f"{seen:016x}", f"{rolling:016x}") for step, seen, rolling in steps],
+            )
+
+        return NodeComparison(store, mine, names, window)

@@ -1,0 +1,71 @@
+"""The words of a record: what happened, and what goes with it.
+
+The numbers are those of ``csrc/core/ring.h``. They are what a file holds, so none is used twice.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+NO_NAME = 0xFFFF
+"""The role, the group or the peer of a record that has none."""
+
+NOT_SET = 0xFF
+"""The action, the reason or the phase of a record that has none."""
+
+
+class Event(IntEnum):
+    """What happened."""
+
+    CLOCK = 1
+    """The writer related its clock to the clock of the system."""
+    CAPTURE = 2
+    """A graph was captured."""
+    CHECK = 3
+    """The check of a step: its verdict, and what this rank would launch."""
+    REPLAY_BEGIN = 4
+    REPLAY_END = 5
+    """The call that launches the graph has returned. The device may still be at it."""
+    EAGER_BEGIN = 6
+    EAGER_END = 7
+    DIVERGENCE = 8
+    """This rank and another differ. ``peer`` is the other one, ``detail`` a :class:`Divergence`."""
+    VOTE = 9
+    NOTE = 10
+    """A text, kept where other records have their role."""
+    SEALED = 11
+    """The graphs of a guard are complete."""
+    CLOSED = 12
+    """The process ended and said so."""
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+class Divergence(IntEnum):
+    """What the ledger saw of another rank, or did about it."""
+
+    DIFFERS = 1
+    ADOPTED = 2
+    REFUSED = 3
+    PEER_REFUSED = 4
+    PEER_GONE = 5
+    LAPPED = 6
+    VOTE_TIMED_OUT = 7
+    NODES_DIFFER = 8
+    CAPTURES_DIFFER = 9
+    DAMAGED = 10
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+class Flag(IntFlag):
+    """What else is true of a record."""
+
+    ADOPTED = 1
+    """The launch is what another rank decided."""
+    ENFORCE = 2
+    """The guard was enforcing."""
+    VOTED = 4
+    """The ranks voted on the launch."""

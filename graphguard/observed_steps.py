@@ -1,0 +1,107 @@
+"""Steps in ``off`` and ``observe``: the program decides, the guard looks on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphguard.batch import BatchDescriptor
+from graphguard.environment import Mode
+from graphguard.errors import ConfigurationError
+from graphguard.nvtx_ranges import annotated
+from graphguard.policy import InputCheck
+from graphguard.static_inputs import StaticInputs
+from graphguard.step_parts import StepParts
+from graphguard.verdict import Action, Verdict
+
+if TYPE_CHECKING:
+    from graphguard.group_steps import GroupSteps
+
+Choose = Callable[[BatchDescriptor, Sequence[BatchDescriptor]], BatchDescriptor | None]
+
+
+class ObservedSteps:
+    """Runs the steps of a guard that never interferes.
+
+    Attributes:
+        last_verdict: What was found about the last step, or None before the first.
+    """
+
+    def __init__(
+        self,
+        parts: StepParts,
+        choose: Choose | None,
+        group: GroupSteps | None,
+    ) -> None:
+        self.last_verdict: Verdict | None = None
+        self._graphs = graphs = parts.graphs
+        self._launcher = parts.launcher
+        self._fallbacks = parts.fallbacks
+        self._records = parts.records
+        self._counts = parts.counts
+        self._choose = choose
+        self._group = group
+        self._inputs = StaticInputs(graphs, parts.policy)
+        self._checks_inputs = parts.policy.check_inputs is not InputCheck.OFF
+        self._observes = parts.policy.mode is Mode.OBSERVE
+        self._family = graphs.table.family(graphs.key)
+        self._check = annotated("check", graphs.table.check)
+
+    def run(self, batch: BatchDescriptor, inputs: Mapping[str, Any] | None) -> Any:  # noqa: ANN401
+        """Run one step as the program would, and in observe check it."""
+        arguments = (batch.num_reqs, batch.query_len, batch.num_tokens, batch.phase)
+        if self._choose is None:
+            verdict = self._check(self._family, *arguments)
+            graph = verdict.graph
+        else:
+            chosen = self._choose(batch, self._graphs.batches)
+            graph = None if chosen is None else self._chosen(batch, chosen)
+            verdict = (
+                self._check(self._family, *arguments)
+                if graph is None
+                else self._graphs.table.check_graph(graph, *arguments)
+            )
+        if self._observes:
+            self._observe(verdict, graph, batch, inputs)
+        if graph is None:
+            return self._launcher.run_eagerly(verdict, batch)
+        return self._launcher.replay(graph, batch)
+
+    def _chosen(self, batch: BatchDescriptor, chosen: BatchDescriptor) -> int:
+        graph = self._graphs.by_batch.get(chosen)
+        if graph is None:
+            raise ConfigurationError(
+                f"choose returned {chosen} for {batch}, and {self._graphs.key} has no such graph",
+                hint="return one of the descriptors that it is given, or None to run eagerly",
+            )
+        return graph
+
+    def _observe(
+        self,
+        verdict: Verdict,
+        graph: int | None,
+        batch: BatchDescriptor,
+        inputs: Mapping[str, Any] | None,
+    ) -> None:
+        """Check, publish and record a step. No failure of that may reach the program."""
+        try:
+            if self._checks_inputs:
+                checked = self._inputs.check(verdict, inputs)
+                self._counts.overrule(verdict, checked)
+                verdict = checked
+        except Exception as error:  # noqa: BLE001
+            self._fallbacks.say_once(
+                "inputs", f"{self._graphs.key} {batch}: inputs are not checked: {error}"
+            )
+        self.last_verdict = verdict
+        if verdict.action > Action.PAD:
+            self._fallbacks.say_once(f"{verdict.reason}", self._fallbacks.describe(verdict, batch))
+        try:
+            if self._group is not None and self._group.steps is not None:
+                self._group.steps.observe(graph, verdict.reason, batch)
+            else:
+                self._records.check(verdict, batch)
+        except Exception as error:  # noqa: BLE001
+            self._fallbacks.say_once(
+                "ledger", f"{self._graphs.key} {batch}: ranks are not compared: {error}"
+            )

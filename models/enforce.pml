@@ -1,0 +1,77 @@
+/* Enforce, wait-free: publish, claim the decision cell, do what its winner has published. */
+#include "ledger.inc"
+
+#ifndef STEPS
+#define STEPS 4
+#endif
+#ifndef DEATHS
+#define DEATHS 1
+#endif
+
+hidden byte E1_all_launch_the_same, E2_one_step, E3_bounded, E4_nobody_lapped, E5_in_order;
+#define AGREED E1_all_launch_the_same
+
+#ifdef NO_LEAD_RULE
+#define TRIES ((STEPS + SLOTS - 1) / SLOTS)
+#else
+#define TRIES 1
+#endif
+#ifndef MAY_BE_LAPPED
+#define MAY_BE_LAPPED false
+#endif
+#include "ring.inc"
+
+proctype Rank() {
+    byte step, decision, found_low, found_high, launch, failed;
+    bool there;
+
+    {
+        do
+        :: step == STEPS -> break
+        :: else ->
+            atomic {
+                step++;
+                if
+                :: launch = GRAPH_A
+                :: step == watched -> launch = GRAPH_B /* or anything else that some can serve */
+#ifndef COARSE
+                :: step == watched -> launch = ABORT
+#endif
+                fi
+            }
+            publish();
+            claim(me + 1);
+            if
+            :: step_of(decision) == step
+            :: else ->
+                CLAIM(E4_nobody_lapped, MAY_BE_LAPPED);
+                tell();
+                goto ended
+            fi;
+            follow_rank();
+            if
+            :: true /* the program goes on while the device works */
+            :: true -> completed
+            fi
+        od;
+        completed;
+ended:
+        skip
+    } unless {
+        dead[me]
+    }
+}
+
+init {
+    atomic {
+        select(watched : 1 .. STEPS);
+        run Rank();
+        run Rank();
+#if RANKS == 3
+        run Rank();
+#endif
+#if DEATHS > 0
+        run Death()
+#endif
+    }
+}
