@@ -3,18 +3,25 @@
 See the README for what it catches and what it does not.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from graphguard.batch import BatchDescriptor
 from graphguard.environment import Mode
 from graphguard.errors import (
+    AgreementError,
+    BlackBoxError,
     CaptureError,
     CommandError,
     ConfigurationError,
     DescriptorError,
     GraphguardError,
     GuardMismatch,
+    LedgerError,
     ManifestError,
     NestedCapture,
     OperationNotRecordable,
+    RankMissing,
+    RanksDiverged,
 )
 from graphguard.graph_set import Captured
 from graphguard.graphs import Graph, capture
@@ -30,11 +37,17 @@ from graphguard.table import SignatureTable
 from graphguard.verdict import Action, Phase, Reason, Verdict
 from graphguard.version import __version__
 
+if TYPE_CHECKING:
+    from graphguard.agreement.group import Agreement
+
 write_manifest = default_session.write_manifest
 
 __all__ = [
     "Action",
+    "Agreement",
+    "AgreementError",
     "BatchDescriptor",
+    "BlackBoxError",
     "CaptureError",
     "Captured",
     "CollectiveCall",
@@ -48,6 +61,7 @@ __all__ = [
     "GuardMismatch",
     "GuardedCapture",
     "InputCheck",
+    "LedgerError",
     "Manifest",
     "ManifestError",
     "Mode",
@@ -55,6 +69,8 @@ __all__ = [
     "OperationNotRecordable",
     "Phase",
     "Policy",
+    "RankMissing",
+    "RanksDiverged",
     "Reason",
     "Recording",
     "Session",
@@ -70,3 +86,12 @@ __all__ = [
     "record",
     "write_manifest",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever has that name
+    # Only guards with a group need it, and it takes a third of the time of this import.
+    if name == "Agreement":
+        from graphguard.agreement.group import Agreement
+
+        return Agreement
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

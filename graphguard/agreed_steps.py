@@ -188,7 +188,7 @@ class AgreedSteps:
             DivergenceKind.ADOPTED,
             step,
             (rank,),
-            f"step {step} of {self.agreement.name} follows rank {rank}: {sides}",
+            f"step {step} of {self.agreement.name} follows {self._whom(rank)}: {sides}",
         )
         if self.ring is not None:
             self.ring.replace(
@@ -199,6 +199,9 @@ class AgreedSteps:
                 Flag.ADOPTED | Flag.ENFORCE,
             )
         return adopted
+
+    def _whom(self, rank: int) -> str:
+        return f"rank {rank}" if self._vote_seconds is None else "the vote"
 
     def _served(self, decided: Launch, batch: BatchDescriptor, inputs: Inputs) -> Verdict | None:
         """Return the verdict that serves another rank's decision, or None if none does."""

@@ -47,7 +47,11 @@ class GroupSteps:
     ) -> None:
         self.steps: AgreedSteps | None = None
         self.agreement: Agreement | None = None
-        self._group = group
+        # A process group that is kept alive here could not be taken down, and would end the process
+        # with an abort. Only a function, for a group that may not be there yet, is kept.
+        self._later = group if callable(group) else None
+        if self._later is None:
+            self.agreement = agreement_of(group, policy.mode)
         self._graphs = graphs
         self._policy = policy
         self._recaptures = recaptures
@@ -69,7 +73,7 @@ class GroupSteps:
                 does not come in time.
             LedgerError: When enforcing, if there can be no ledger.
         """
-        agreement = self.agreement = agreement_of(self._group, self._policy.mode)
+        agreement = self._agreement()
         outcome = agreement.seal(self._graphs.key, self._graphs.signatures, failure)
         if outcome is None or agreement.ledger is None:
             return
@@ -151,6 +155,12 @@ class GroupSteps:
         """Announce something about a graph; return the step from which it holds on all ranks."""
         assert self.steps is not None  # noqa: S101 - the guard has asked
         return self.steps.announce(kind, graph)
+
+    def _agreement(self) -> Agreement:
+        if self.agreement is None:
+            self.agreement = agreement_of(self._later, self._policy.mode)
+            self._later = None
+        return self.agreement
 
     def _announce_once(self, kind: NoticeKind, graph: int | None) -> None:
         if (kind, graph) not in self._announced and self.steps is not None:

@@ -1,8 +1,17 @@
-// How a black box lies in its file: a header, the names, then the records. Little endian.
+// How a black box lies in its file. Little endian; offsets in bytes.
+//
+//     0      the header's fields (HeaderFields), with their checksum at 136
+//     256    how many records were begun
+//     4096   128 slots for names: u16 length, u16 zero, u32 checksum, up to 120 bytes of UTF-8
+//     20480  the records, 64 bytes each; record n is in slot (n - 1) % capacity:
+//            0 u64 number, 8 u64 ticks, 16 u64 step, 24 u64 digest, 32 u32 num_reqs,
+//            36 u32 query_len, 40 u32 num_tokens, 44 u16 role, 46 u16 group, 48 u8 event,
+//            49 u8 action, 50 u8 reason, 51 u8 phase, 52 u16 peer, 54 u16 flags, 56 u32 detail,
+//            60 u32 checksum
 //
 // Everything is made of 64-bit words that are written and read as atomics, so that a process may
 // read the file while another one writes it. A checksum tells what was written whole from what was
-// not. docs/blackbox.md has the layout in words.
+// not.
 #pragma once
 
 #include <array>

@@ -113,18 +113,19 @@ class Epoch {
                        static_cast<double>(newest.ticks - first.ticks);
     }
 
+    // 0 also for what lies before 1970 or beyond 2262: however it came about, it is no time.
     [[nodiscard]] std::uint64_t ns(std::uint64_t ticks) const {
-        if (ns_per_tick_ == 0) return 0;
+        constexpr auto kEnd = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+        if (ns_per_tick_ == 0 || newest_.realtime_ns >= kEnd) return 0;
         const bool later = ticks >= newest_.ticks;
         const double distance =
             static_cast<double>(later ? ticks - newest_.ticks : newest_.ticks - ticks) *
             ns_per_tick_;
-        // A time of its own that lies beyond the year 2262 is damage, however it came about.
-        constexpr auto kEnd = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-        if (newest_.realtime_ns >= kEnd || distance >= static_cast<double>(kEnd)) return 0;
+        if (distance >= static_cast<double>(kEnd)) return 0;
         const auto whole = static_cast<std::uint64_t>(std::llround(distance));
-        if (later) return std::min(newest_.realtime_ns + whole, kEnd);
-        return whole > newest_.realtime_ns ? 0 : newest_.realtime_ns - whole;
+        const std::uint64_t room = later ? kEnd - newest_.realtime_ns : newest_.realtime_ns;
+        if (whole > room) return 0;
+        return later ? newest_.realtime_ns + whole : newest_.realtime_ns - whole;
     }
 
   private:

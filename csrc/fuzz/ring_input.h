@@ -72,7 +72,7 @@ inline ring::HeaderWords header_of(Bytes& bytes, bool repair) {
 inline ring::NameWords name_of(Bytes& bytes, bool repair) {
     auto words = bytes.take<ring::NameWords>();
     if (repair) {
-        words[0] = (words[0] & 0xFFFFFFFFULL) % (ring::kNameBytes + 1);
+        words[0] &= 0xFFFFFFFFULL;
         words[0] |= std::uint64_t{ring::name_checksum(words)} << 32U;
     }
     return words;

@@ -31,6 +31,7 @@
 #include "core/ring_reader.h"
 #include "stress/known_records.h"
 #include "stress/random_batches.h"
+#include "stress/without_system_calls.h"
 
 namespace graphguard::stress {
 namespace {
@@ -47,6 +48,7 @@ struct Counts {
     std::uint64_t damaged = 0;
     std::uint64_t lost = 0;
     std::uint64_t wrong = 0;
+    std::uint64_t sealed = 0;  // written where a system call would have ended the writer
 };
 
 [[noreturn]] void fail(const char* what) {
@@ -166,6 +168,16 @@ void judge(const RingContents& contents, const Acknowledged& acknowledged, Count
     if (step != acknowledged.step()) ++counts.wrong;
 }
 
+void check_system_calls(Counts& counts) {
+    const std::optional<bool> none = writes_without_system_calls();
+    if (!none) return;
+    if (*none) {
+        counts.sealed += kSealedRecords;
+    } else {
+        ++counts.wrong;
+    }
+}
+
 void run_round(Random& random, const std::string& folder, Acknowledged& acknowledged,
                Counts& counts) {
     const std::uint32_t capacity = kCapacities[random.below(kCapacities.size())];
@@ -185,7 +197,8 @@ int report(const Counts& counts, const std::string& seed) {
     std::cout << (ok ? "ok" : "FAILED") << " seed=" << seed << " rounds=" << counts.rounds
               << " opened=" << counts.opened << " records=" << counts.records
               << " checked=" << counts.checked << " damaged=" << counts.damaged
-              << " lost=" << counts.lost << " wrong=" << counts.wrong << "\n";
+              << " lost=" << counts.lost << " wrong=" << counts.wrong << " sealed=" << counts.sealed
+              << "\n";
     return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
@@ -201,6 +214,7 @@ int main(int argc, char** argv) {
     Random random(std::stoull(argv[1]));
     Acknowledged acknowledged;
     Counts counts;
+    check_system_calls(counts);
     for (std::uint64_t rounds = std::stoull(argv[2]); rounds > 0; --rounds) {
         run_round(random, argv[3], acknowledged, counts);
     }

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from graphguard.agreement.store import GroupMembers, Store
     from graphguard.agreement.watcher import Watcher
 
+OnNotice = Callable[[int, int, tuple[int, int], int], None]
+"""Takes a notice: kind, key, digest in halves, first step."""
+
 MAX_KEPT = 1_000
 """Divergences that are kept. More are counted."""
 
@@ -71,7 +74,7 @@ class Agreement:
         self._failure: Exception | None = None
         self._watcher: Watcher | None = None
         self._said: set[DivergenceKind] = set()
-        self._on_notice: list[Callable[[int, int, tuple[int, int], int], None]] = []
+        self._on_notice: list[weakref.WeakMethod[OnNotice]] = []
         self._stopped_by: Divergence | None = None
         _living.add(self)
 
@@ -227,16 +230,17 @@ class Agreement:
         if self._watcher is not None:
             self._watcher.program_knows()
 
-    def on_notice(self, call: Callable[[int, int, tuple[int, int], int], None]) -> None:
-        """Register what is called with notices: kind, key, digest in halves, first step."""
-        self._on_notice.append(call)
+    def on_notice(self, call: OnNotice) -> None:
+        """Register a method that is called with notices, for as long as its object lives."""
+        self._on_notice.append(weakref.WeakMethod(call))
 
     def take_notices(self) -> None:
         """Hand out the notices that hold from the next step on, in their order."""
         assert self._ledger is not None  # noqa: S101 - notices come from it
         for kind, _, step, high, low, key in self._ledger.native.take_due():
-            for call in self._on_notice:
-                call(kind, key, (high, low), step)
+            for method in self._on_notice:
+                if (call := method()) is not None:
+                    call(kind, key, (high, low), step)
 
     def _watch(self) -> None:
         from graphguard.agreement.watcher import Watcher

@@ -19,17 +19,16 @@ from graphguard.agreement.bounded_store import BoundedStore
 from graphguard.agreement.waiting import Waiting
 from graphguard.digest import digest, encode
 from graphguard.errors import AgreementError
+from graphguard.signature import Natural
 
 MAX_RANKS = 65_536
-
-_Number = Annotated[int, Meta(ge=0, lt=2**63)]
 
 
 class _Joined(msgspec.Struct, frozen=True, array_like=True):
     """What a rank posts: its own number, and those it has seen, 0 for none."""
 
-    number: _Number
-    seen: Annotated[tuple[_Number, ...], Meta(max_length=MAX_RANKS)]
+    number: Natural
+    seen: Annotated[tuple[Natural, ...], Meta(max_length=MAX_RANKS)]
 
 
 class Joining:

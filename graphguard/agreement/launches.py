@@ -6,15 +6,18 @@ The numbers of these enums are those of ``csrc/core/ledger.h``.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from graphguard._core import LaunchFields
 from graphguard.batch import BatchDescriptor
 from graphguard.digest import digest, encode
 from graphguard.errors import DescriptorError
 from graphguard.signature import GraphKey
 from graphguard.verdict import Action, Phase, Reason
+
+if TYPE_CHECKING:
+    from graphguard._core import LaunchFields
 
 SEEN_BITS = 0xF
 """The bits of an answer of the native ledger that hold a :class:`Seen`."""

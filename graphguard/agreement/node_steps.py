@@ -17,7 +17,6 @@ MAX_POSTED_CHECKPOINTS = 64
 MAX_REMEMBERED_STEPS = 4_096
 """Steps that are remembered of each node, for one that is that far ahead or behind."""
 
-Number = Annotated[int, Meta(ge=0, lt=2**63)]
 Rolling = Annotated[str, Meta(pattern="^[0-9a-f]{1,16}$")]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{0,32}$")]
 
@@ -36,8 +35,8 @@ class NodePost(msgspec.Struct, frozen=True, array_like=True):
         checkpoints: A step in so many, for nodes that are far behind.
     """
 
-    number: Number
-    seen: Annotated[tuple[Number, ...], Meta(max_length=MAX_NODES)]
+    number: Natural
+    seen: Annotated[tuple[Natural, ...], Meta(max_length=MAX_NODES)]
     steps: Annotated[tuple[Step, ...], Meta(max_length=MAX_POSTED_STEPS)]
     checkpoints: Annotated[tuple[Step, ...], Meta(max_length=MAX_POSTED_CHECKPOINTS)]
 

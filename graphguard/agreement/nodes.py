@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -34,6 +35,9 @@ MAX_POST_BYTES = 2**18
 
 MAX_READS = 8
 """Nodes that are read at a time. Where there are more, they take turns."""
+
+OVERLAPPING_POSTS = 4
+"""Posts in which a step is found, for nodes that do not read each of them."""
 
 ANSWER_SECONDS = 0.02
 """How long a poll waits for the store. What comes later is taken up by the next poll."""
@@ -142,7 +146,8 @@ class NodeComparison:
         self._peers = {other: Peer() for other in range(len(self._names)) if other != node}
         self._turn = list(self._peers)
         self._posted = b""
-        self._posted_until = 0
+        self._posted_seen: tuple[int, ...] = ()
+        self._posted_until = deque([0], maxlen=OVERLAPPING_POSTS)
         self._answers: SimpleQueue[_Answer] | None = None
         self._asked = float("-inf")
         self._said_silent = False
@@ -167,14 +172,17 @@ class NodeComparison:
 
     def _due(self) -> bool:
         waited = time.monotonic() - self._asked >= self._seconds
-        return waited or self._own.last - self._posted_until >= self._every_steps
+        return waited or self._own.last - self._posted_until[-1] >= self._every_steps
 
     def _ask(self) -> None:
-        first = min(self._posted_until, self._own.last - self._every_steps)
         seen = tuple(
             self._number if node == self._node else self._peers[node].number
             for node in range(len(self._names))
         )
+        if seen != self._posted_seen:
+            # A node that learns that it is met has not read the earlier posts.
+            self._posted_until.append(0)
+        first = min(*self._posted_until, self._own.last - self._every_steps)
         post = msgspec.msgpack.encode(
             NodePost(
                 self._number,
@@ -184,7 +192,8 @@ class NodeComparison:
             )
         )
         own = None if post == self._posted else (_key(self._node), post)
-        self._posted, self._posted_until = post, self._own.last
+        self._posted, self._posted_seen = post, seen
+        self._posted_until.append(self._own.last)
         reads = self._turn[:MAX_READS]
         self._turn = [*self._turn[MAX_READS:], *reads]
         self._answers = SimpleQueue()

@@ -10,7 +10,7 @@ two communicators is compared, too. The audit does the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
 
 from graphguard.audit.groups import Group
@@ -29,26 +29,29 @@ class Scopes:
 
     Args:
         ranks: The global ranks of the group.
-        communicators: As their calls name them.
+        communicators: Those that each rank uses, as its calls name them.
 
     Attributes:
         everyone: The scope of all ranks of the group.
-        unreadable: Communicators that do not say which ranks they have. Their calls are in no
-            scope.
+        unreadable: Communicators that do not say which ranks they have, or leave one out that
+            uses them. Their calls are in no scope.
     """
 
-    def __init__(self, ranks: Sequence[int], communicators: Iterable[str]) -> None:
+    def __init__(self, ranks: Sequence[int], communicators: Mapping[int, Iterable[str]]) -> None:
         ascending = sorted(ranks)
         self.everyone: Scope = frozenset(ascending)
         self._members: dict[str, Scope] = {}
-        unreadable = []
-        for text in dict.fromkeys(communicators):
-            group = Group.parse(text)
-            if group is None:
-                unreadable.append(text)
-            else:
-                self._members[text] = group.among(ascending)
-        self.unreadable = tuple(unreadable)
+        unreadable = set()
+        for rank, texts in communicators.items():
+            for text in texts:
+                if text not in self._members:
+                    group = Group.parse(text)
+                    self._members[text] = group.among(ascending) if group else frozenset()
+                if rank not in self._members[text]:
+                    unreadable.add(text)
+        for text in unreadable:
+            del self._members[text]
+        self.unreadable = tuple(sorted(unreadable))
         self._of_rank: dict[int, tuple[Scope, ...]] = {}
 
     @property

@@ -51,8 +51,8 @@ class SealOutcome(msgspec.Struct, frozen=True, kw_only=True):
         group_digests: For each shared digest of this rank's graphs, a digest that the other ranks
             of the group have too, if there is no difference. It is the same digest unless the
             ranks rightly use different communicators besides those of the whole group.
-        unreadable: Communicators that do not say which ranks they have; calls on them were only
-            compared where all digests are equal.
+        unreadable: Communicators that do not say which ranks they have, while some digests are
+            not equal; calls on them were not compared.
         seconds: How long it took, waiting included.
     """
 
@@ -113,7 +113,7 @@ def seal(
     posts = decode(
         rendezvous.exchange("seal", encode(own), seconds, note=str(key)), Sealed, rendezvous.ranks
     )
-    scopes = Scopes(rendezvous.ranks, (text for p in posts.values() for text in p.communicators))
+    scopes = Scopes(rendezvous.ranks, {rank: post.communicators for rank, post in posts.items()})
     found = [*compared.modes(posts), *compared.keys(posts)]
     by_scope: ByScope = {}
     if len({post.key for post in posts.values()}) == 1:

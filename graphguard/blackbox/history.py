@@ -27,7 +27,9 @@ class History:
         checks: The first check of each step: what this rank would launch, before it knew what
             another one does.
         launches: The last launch that was begun in each step.
-        last: The newest record, or None.
+        last: The newest record, or None. That a process ended is said elsewhere, and does not count
+            if there is anything else.
+        last_of_step: The newest record of what was done in a step, or None.
         last_step: The highest step, 0 if there is none.
     """
 
@@ -36,6 +38,7 @@ class History:
         self.checks: dict[int, Record] = {}
         self.launches: dict[int, Record] = {}
         self.last: Record | None = None
+        self.last_of_step: Record | None = None
         self.last_step = 0
         self._begun: dict[str, Record] = {}
 
@@ -47,11 +50,13 @@ class History:
     def add(self, record: Record) -> None:
         """Add the next record."""
         event = record.event
-        self.last = record
+        if event != Event.CLOSED or self.last is None:
+            self.last = record
         if record.step:
             self.steps.setdefault(record.step, []).append(record)
-            if event in STEP_EVENTS:
-                self.last_step = max(self.last_step, record.step)
+        if event in STEP_EVENTS:
+            self.last_of_step = record
+            self.last_step = max(self.last_step, record.step)
         if event == Event.CHECK:
             self.checks.setdefault(record.step, record)
         elif event in BEGINS:

@@ -22,7 +22,8 @@ class Standing(msgspec.Struct, frozen=True):
         group: The name of the group; empty for what belongs to none.
         step: The highest step that it came to.
         behind: How many steps it is behind the first of its group.
-        last: What it did last, or None if it did nothing.
+        last: What it recorded last, or None if nothing.
+        last_of_step: What it did last in a step, or None.
         begun: The launch that was begun last and has not ended, or None.
     """
 
@@ -31,6 +32,7 @@ class Standing(msgspec.Struct, frozen=True):
     step: int
     behind: int
     last: Record | None
+    last_of_step: Record | None
     begun: Record | None
 
 
@@ -123,10 +125,11 @@ def _standings(by_group: dict[str, dict[int, History]], boxes: int) -> Iterator[
                 step=history.last_step,
                 behind=first - history.last_step if group else 0,
                 last=history.last,
+                last_of_step=history.last_of_step,
                 begun=history.begun,
             )
     for member in set(range(boxes)) - shown:
-        yield Standing(member=member, group="", step=0, behind=0, last=None, begun=None)
+        yield Standing(member, "", step=0, behind=0, last=None, last_of_step=None, begun=None)
 
 
 def _by_time(records: Iterable[tuple[int, Record]]) -> list[tuple[int, Record]]:

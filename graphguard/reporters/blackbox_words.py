@@ -75,10 +75,11 @@ def did_last(standing: Standing) -> str:
     """Return what a rank did last, and whether it is still at it."""
     if standing.last is None:
         return "nothing yet"
-    if standing.begun is None:
+    done = standing.begun or standing.last_of_step
+    if done is None:
         return told(standing.last)
-    text = f"{told(standing.begun)} and has not ended"
-    return text if standing.last is standing.begun else f"{text}; then {told(standing.last)}"
+    text = f"{told(done)} and has not ended" if standing.begun else told(done)
+    return text if standing.last is done else f"{text}; then {told(standing.last)}"
 
 
 def ranks(members: Sequence[int], boxes: Sequence[Box]) -> str:

@@ -1,11 +1,12 @@
 """Real ranks for tests: processes with gloo, started, bounded and ended.
 
-A test names a function of ``tests.distributed.programs``; each rank runs it and what it returns
-comes back. Run as a module, this file is one rank.
+A test names a function of ``tests.distributed.programs``, or ``module:function`` of another file
+there; each rank runs it and what it returns comes back. Run as a module, this file is one rank.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -62,14 +63,14 @@ def _main(program: str, rank: int, ranks: int, folder: Path) -> None:
     import torch
     import torch.distributed as dist
 
-    from tests.distributed import programs
-
+    module, _, function = program.rpartition(":")
+    programs = importlib.import_module(f"tests.distributed.{module or 'programs'}")
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=ranks
     )
     with torch.no_grad():
-        result = getattr(programs, program)()
+        result = getattr(programs, function)()
     (folder / f"result.{rank}").write_text(json.dumps(result))
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -113,10 +113,11 @@ def test_a_record_of_which_some_words_were_written_is_damaged(words: int) -> Non
     assert (steps(empty), damaged(empty)) == ([], 1)
 
 
-@pytest.mark.parametrize("number", [0, 3, 2**64 - 1])
-def test_a_record_whose_number_belongs_to_another_slot_is_damaged(number: int) -> None:
-    box = patched(full(), RECORDS_OFFSET, record_bytes(number, 1, Record(step=9)))
-    assert steps(box) == [2, 3, 4]
+@pytest.mark.parametrize(("slot", "number"), [(0, 3), (0, 2), (2, 1), (0, 2**64 - 1), (3, 0)])
+def test_a_record_whose_number_belongs_to_another_slot_is_damaged(slot: int, number: int) -> None:
+    record = record_bytes(number, 1, Record(step=9))
+    box = patched(full(), RECORDS_OFFSET + slot * RECORD_BYTES, record)
+    assert steps(box) == [step for step in range(1, 5) if step != slot + 1]
     assert damaged(box) == 1
 
 
@@ -249,11 +250,17 @@ def test_without_two_moments_that_make_sense_no_time_is_told(clocks: tuple[bytes
     assert found == [0] * (1 + len(clocks))
 
 
-@pytest.mark.parametrize("ticks", [0, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("ticks", [0, 9_000_000, 11_000_000, 2**63, 2**64 - 1])
 def test_a_time_beyond_all_bounds_is_not_told(ticks: int) -> None:
     header = Header(ticks=10**7, monotonic_ns=0, realtime_ns=10**18)
-    slow = clock(2, 10**7 + 1, 2**40, 10**18)
-    assert times(header, record_bytes(1, ticks, Record()), slow)[0] == 0
+    # A tick is 2^43 ns: a million of them are nearly 300 years.
+    slow = clock(2, 10**7 + 1, 2**43, 10**18)
+    near = record_bytes(3, 10**7 + 2, Record())
+    assert times(header, record_bytes(1, ticks, Record()), slow, near) == [
+        0,
+        10**18,
+        10**18 + 2**43,
+    ]
 
 
 @settings(max_examples=300, derandomize=True, database=None, deadline=None)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 from graphguard.agreement.rendezvous import Rendezvous
 from graphguard.agreement.store import Store
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 def memory() -> Store:
     """A store that threads of this process share."""
-    return cast(Store, dist.HashStore())
+    return cast(Store, HashStore())
 
 
 def group(store: Store, ranks: Sequence[int] = (0, 1), name: str = "0[0-1]") -> list[Rendezvous]:

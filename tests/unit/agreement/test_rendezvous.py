@@ -8,7 +8,7 @@ from functools import partial
 from typing import cast
 
 import pytest
-import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore, PrefixStore
 
 from graphguard import environment
 from graphguard.agreement import bounded_store, waiting
@@ -47,9 +47,9 @@ def test_a_topic_can_be_used_again() -> None:
 
 
 def test_two_groups_meet_over_one_server_at_the_same_time() -> None:
-    store = dist.HashStore()
-    first = group(cast(Store, dist.PrefixStore("first", store)), (0, 1), "1[0-1]")
-    second = group(cast(Store, dist.PrefixStore("second", store)), (1, 2), "2[1-2]")
+    store = HashStore()
+    first = group(cast(Store, PrefixStore("first", store)), (0, 1), "1[0-1]")
+    second = group(cast(Store, PrefixStore("second", store)), (1, 2), "2[1-2]")
 
     results = all_at_once([partial(meet, m, m.name.encode()) for m in (*first, *second)])
 

@@ -155,3 +155,19 @@ def test_only_rings_that_have_changed_are_read_again(
     boxes[0].disown()
     assert rings.read().boxes[0].running is False
     assert read == [boxes[0].path]
+
+
+def test_record_that_was_only_begun_is_read_when_it_is_there(tmp_path: Path) -> None:
+    box = open_box(tmp_path, 64)
+    box.note("a")
+    slot = 4096 + 128 * 128 + (box.ring.written - 1) * 64
+    whole = box.path.read_bytes()
+    with box.path.open("r+b") as file:
+        file.seek(slot)
+        file.write(bytes(64))
+    rings = Rings([tmp_path])
+    assert rings.read().boxes[0].records == ()
+    with box.path.open("r+b") as file:
+        file.seek(slot)
+        file.write(whole[slot : slot + 64])
+    assert [record.note for record in rings.read().boxes[0].records] == ["a"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from graphguard import environment
 from graphguard.batch import BatchDescriptor
 from graphguard.blackbox import writer
 from graphguard.blackbox.events import Divergence, Event, Flag
@@ -162,6 +163,19 @@ def test_file_that_cannot_have_its_size_is_an_error_and_leaves_nothing(tmp_path:
     assert open_descriptors() == before
 
 
+def test_full_disk_is_an_error_when_the_box_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int, _offset: int, _length: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(BlackBoxError, match="No space left on device") as caught:
+        open_box(tmp_path / "run", 64)
+    assert "with space in it" in caught.value.hint
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 def test_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BlackBoxError, match="cannot open a black box in"):
@@ -190,6 +204,16 @@ def test_process_has_one_box_where_the_environment_says(asked_for: Path) -> None
     assert box is not None
     assert process_box() is box
     assert [box.path] == list(asked_for.iterdir())
+
+
+@pytest.mark.parametrize(("value", "entries"), [(None, 16384), ("", 16384), ("100", 100), ("0", 0)])
+def test_environment_says_how_many_records_are_kept(
+    value: str | None, entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GRAPHGUARD_RING_ENTRIES")
+    if value is not None:
+        monkeypatch.setenv("GRAPHGUARD_RING_ENTRIES", value)
+    assert environment.ring_entries() == entries
 
 
 def test_no_box_is_opened_where_none_is_wanted(

@@ -1,0 +1,185 @@
+/* Enforce, by vote: publish, wait for all within a bound, claim the decision cell for what was seen.
+ *
+ * In every step every rank votes or goes the wait-free way, as it likes: the cell says which holds.
+ */
+#include "ledger.inc"
+
+#ifndef STEPS
+#define STEPS 3
+#endif
+#ifndef DEATHS
+#define DEATHS 1
+#endif
+
+hidden byte V1_one_outcome;
+hidden byte E2_one_step, E3_bounded, E4_nobody_lapped, E5_in_order;
+#define AGREED V1_one_outcome
+#define TRIES 1
+#define MAY_BE_LAPPED false
+#include "ring.inc"
+
+/* What a vote may say besides a launch. */
+#define IMPOSSIBLE 5
+
+#define has_passed(rank) (passed[rank] >= step)
+#define all_passed FOR_ALL(has_passed)
+
+/* The bound may be past at any moment. When waits are to be seen ending, a clock says so, which
+ * goes on as all other processes do, and the rank polls instead of blocking. */
+#ifdef POLLING
+bool expired;
+
+proctype Clock() {
+    expired = true
+}
+
+inline wait_for_all() {
+    do
+    :: all_passed -> all = true; break
+#ifndef UNBOUNDED_WAIT
+    :: expired -> break
+    :: !all_passed && !expired
+#else
+    :: !all_passed
+#endif
+    od
+}
+#else
+inline wait_for_all() {
+    if
+    :: all_passed -> all = true
+#ifndef UNBOUNDED_WAIT
+    :: true
+#endif
+    fi
+}
+#endif
+
+inline vote() {
+    wait_for_all();
+    if
+    :: all ->
+        all = false;
+#ifdef SAME_CODE
+        claim(me + 1)
+#else
+        claim(VOTED)
+#endif
+    :: else ->
+#ifdef VOTE_WITHOUT_CELL
+        atomic { agree(TIMED_OUT); goto ended }
+#else
+        claim(TIMED_OUT)
+#endif
+    fi
+}
+
+/* The same function of the same launches on every rank. */
+inline resolve_vote() {
+    d_step { turn = 0; all_same = true; aborted = false; eager_is_open = true }
+    do
+    :: turn == RANKS -> break
+    :: else ->
+        read(turn);
+        atomic {
+            CLAIM(E4_nobody_lapped, there);
+            CLAIM(E2_one_step, step_of(found_low) == step && found_low == found_high);
+            there = false;
+            all_same = all_same && launch_of(found_low) == launch;
+            aborted = aborted || launch_of(found_low) == ABORT;
+            eager_is_open = eager_is_open && (launch == OTHER_BATCH) == (launch_of(found_low) == OTHER_BATCH);
+            turn++
+        }
+    od;
+    atomic {
+        if
+        :: all_same -> found_low = launch
+        :: else ->
+            if
+            :: aborted -> found_low = ABORT
+            :: else ->
+                if
+                :: eager_is_open -> found_low = EAGER
+                :: else -> found_low = IMPOSSIBLE
+                fi
+            fi
+        fi;
+        turn = 0; all_same = false; aborted = false; eager_is_open = false
+    }
+    conclude(found_low)
+}
+
+#ifdef SAME_CODE
+#define vote_holds votes
+#else
+#define vote_holds (who_of(decision) == VOTED)
+#endif
+
+inline follow() {
+    if
+    :: step_of(decision) != step -> CLAIM(E4_nobody_lapped, MAY_BE_LAPPED)
+    :: step_of(decision) == step && who_of(decision) == TIMED_OUT ->
+        atomic { agree(TIMED_OUT); goto ended }
+    :: step_of(decision) == step && who_of(decision) != TIMED_OUT ->
+        if
+        :: vote_holds -> resolve_vote()
+        :: else -> follow_rank()
+        fi
+    fi
+}
+
+proctype Rank() {
+    byte step, decision, found_low, found_high, launch, failed, turn;
+    bool there, votes, all, all_same, aborted, eager_is_open;
+
+    {
+        do
+        :: step == STEPS -> break
+        :: else ->
+            atomic {
+                step++;
+                if
+                :: launch = GRAPH_A
+                :: step == watched -> launch = GRAPH_B
+                :: step == watched -> launch = ABORT
+#ifndef COARSE
+                :: step == watched -> launch = EAGER
+                :: step == watched -> launch = OTHER_BATCH
+#endif
+                fi
+            }
+            publish();
+            if
+            :: votes = true; vote()
+            :: votes = false; claim(me + 1)
+            fi;
+            follow();
+            if
+            :: true /* the program goes on while the device works */
+            :: true -> completed
+            fi
+        od;
+        completed;
+ended:
+        skip
+    } unless {
+        dead[me]
+    }
+}
+
+init {
+    atomic {
+        select(watched : 1 .. STEPS);
+        run Rank();
+        run Rank();
+#if RANKS == 3
+        run Rank();
+#endif
+#ifdef POLLING
+        run Clock();
+#endif
+#if DEATHS > 0
+        run Death()
+#endif
+    }
+}
