@@ -75,44 +75,47 @@ inline vote() {
 }
 
 /* The same function of the same launches on every rank. */
+inline count_vote() {
+    atomic {
+        CLAIM(E4_nobody_lapped, there);
+        CLAIM(E2_one_step, step_of(found_low) == step && found_low == found_high);
+        there = false;
+        some_differ = some_differ || launch_of(found_low) != launch;
+        some_abort = some_abort || launch_of(found_low) == ABORT;
+        some_batch_differs = some_batch_differs ||
+            (launch_of(found_low) == OTHER_BATCH) != (launch == OTHER_BATCH);
+        turn++
+    }
+}
+
+inline result_of_votes() {
+    found_low = (!some_differ -> launch :
+        (some_abort -> ABORT : (some_batch_differs -> IMPOSSIBLE : EAGER)));
+    turn = 0; some_differ = false; some_abort = false; some_batch_differs = false
+}
+
 inline resolve_vote() {
-    d_step { turn = 0; all_same = true; aborted = false; eager_is_open = true }
+    /* With COARSE one step for all of them, as ring.inc has it for one. */
+#ifdef COARSE
+    atomic {
+#endif
     do
     :: turn == RANKS -> break
-    :: else ->
-        read(turn);
-        atomic {
-            CLAIM(E4_nobody_lapped, there);
-            CLAIM(E2_one_step, step_of(found_low) == step && found_low == found_high);
-            there = false;
-            all_same = all_same && launch_of(found_low) == launch;
-            aborted = aborted || launch_of(found_low) == ABORT;
-            eager_is_open = eager_is_open && (launch == OTHER_BATCH) == (launch_of(found_low) == OTHER_BATCH);
-            turn++
-        }
+    :: else -> read(turn); count_vote()
     od;
-    atomic {
-        if
-        :: all_same -> found_low = launch
-        :: else ->
-            if
-            :: aborted -> found_low = ABORT
-            :: else ->
-                if
-                :: eager_is_open -> found_low = EAGER
-                :: else -> found_low = IMPOSSIBLE
-                fi
-            fi
-        fi;
-        turn = 0; all_same = false; aborted = false; eager_is_open = false
-    }
+    result_of_votes();
     conclude(found_low)
+#ifdef COARSE
+    }
+#endif
 }
 
 #ifdef SAME_CODE
 #define vote_holds votes
+#define choose(vote) votes = vote
 #else
 #define vote_holds (who_of(decision) == VOTED)
+#define choose(vote) skip
 #endif
 
 inline follow() {
@@ -130,7 +133,10 @@ inline follow() {
 
 proctype Rank() {
     byte step, decision, found_low, found_high, launch, failed, turn;
-    bool there, votes, all, all_same, aborted, eager_is_open;
+    bool there, all, some_differ, some_abort, some_batch_differs;
+#ifdef SAME_CODE
+    bool votes;
+#endif
 
     {
         do
@@ -141,8 +147,8 @@ proctype Rank() {
                 if
                 :: launch = GRAPH_A
                 :: step == watched -> launch = GRAPH_B
-                :: step == watched -> launch = ABORT
 #ifndef COARSE
+                :: step == watched -> launch = ABORT
                 :: step == watched -> launch = EAGER
                 :: step == watched -> launch = OTHER_BATCH
 #endif
@@ -150,8 +156,8 @@ proctype Rank() {
             }
             publish();
             if
-            :: votes = true; vote()
-            :: votes = false; claim(me + 1)
+            :: choose(true); vote()
+            :: choose(false); claim(me + 1)
             fi;
             follow();
             if

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -58,10 +59,18 @@ struct Counts {
     std::atomic<std::uint64_t> alarms{0};
     std::atomic<std::uint64_t> differences{0};
     std::atomic<std::uint64_t> longest_lead{0};
+    std::atomic<std::uint64_t> notices{0};
+};
+
+// What a rank has taken of notices: which, and from which step. Must be the same on all ranks.
+struct Taken {
+    std::atomic<std::uint64_t> number{0};
+    std::atomic<std::uint64_t> digest{0};
 };
 
 struct Board {
     Counts counts;
+    std::array<Taken, ledger::kMaxRanks> taken;
     Logged* log = nullptr;  // ranks * steps, only for races
 };
 
@@ -153,6 +162,35 @@ bool publish(Ledger& ledger, const Launch& launch, Way way, Counts& counts) {
     return false;
 }
 
+// Announces now and then, with so short a margin that ranks overtake it, and takes what is due.
+// A notice that is due late is one that a rank has passed without knowing.
+void notices(Ledger& ledger, const Settings& settings, Random& random, Board& board) {
+    if (random.one_in(512)) {
+        constexpr std::array<std::uint64_t, 4> kMargins{1, 3, 64, kMaxLead};
+        ledger.announce(NoticeKind::kQuarantine, ledger.rank(), ledger.step(), random.next(),
+                        kMargins[random.next() % kMargins.size()]);
+    }
+    if (!ledger.read_notices()) return;
+    Taken& taken = board.taken[ledger.rank()];
+    while (const std::optional<NoticeRead> notice = ledger.take_due()) {
+        if (notice->from_step != ledger.step() + 1) board.counts.alarms.fetch_add(1);
+        if (notice->from_step > settings.steps) continue;
+        taken.number.fetch_add(1);
+        taken.digest = fold(taken.digest ^ notice->key, notice->from_step);
+    }
+}
+
+void compare_notices(const Settings& settings, Board& board) {
+    const Taken& first = board.taken[0];
+    for (std::uint32_t rank = 0; rank < settings.ranks; ++rank) {
+        const Taken& taken = board.taken[rank];
+        if (taken.number != first.number || taken.digest != first.digest) {
+            board.counts.alarms.fetch_add(1);
+        }
+    }
+    board.counts.notices.store(first.number);
+}
+
 void soak(Ledger& ledger, const Settings& settings, Board& board) {
     Random random(settings.seed * 31 + ledger.rank());
     for (std::uint64_t step = 1; step <= settings.steps; ++step) {
@@ -160,7 +198,7 @@ void soak(Ledger& ledger, const Settings& settings, Board& board) {
         const Launch launch = launch_of(fold(settings.seed, step), step);
         if (!publish(ledger, launch, settings.way, board.counts)) return;
         if (look(ledger, settings.way).seen != Seen::kSame) board.counts.alarms.fetch_add(1);
-        ledger.read_notices();
+        notices(ledger, settings, random, board);
         ledger.settle(Outcome::kLaunched, launch);
         if (ledger.trouble().kind != Trouble::kNone) board.counts.alarms.fetch_add(1);
     }
@@ -206,6 +244,7 @@ void race(Ledger& ledger, const Settings& settings, Board& board) {
             logged.did = static_cast<std::uint8_t>(Did::kError);
             return;
         }
+        notices(ledger, settings, random, board);
         logged.digest = identity(launched);
         logged.did = static_cast<std::uint8_t>(did);
         ledger.settle(did == Did::kAdopted ? Outcome::kAdopted : Outcome::kLaunched, launched);
@@ -301,17 +340,20 @@ int main(int argc, char** argv) {
         (settings.race ? race : soak)(ledger, settings, *board);
     });
     if (settings.race) judge(settings, *board);
+    // After a refusal ranks end at different steps.
+    if (!settings.race || settings.way != Way::kEnforce) compare_notices(settings, *board);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
     const Counts& counts = board->counts;
     std::printf(
         "%s %s %s %s ranks=%u steps=%llu seed=%llu rank_steps=%llu differences=%llu "
-        "longest_lead=%llu alarms=%llu seconds=%.2f\n",
+        "longest_lead=%llu notices=%llu alarms=%llu seconds=%.2f\n",
         counts.alarms == 0 ? "ok" : "FAILED", argv[1], argv[2], argv[3], settings.ranks,
         static_cast<unsigned long long>(settings.steps),
         static_cast<unsigned long long>(settings.seed),
         static_cast<unsigned long long>(counts.steps.load()),
         static_cast<unsigned long long>(counts.differences.load()),
         static_cast<unsigned long long>(counts.longest_lead.load()),
+        static_cast<unsigned long long>(counts.notices.load()),
         static_cast<unsigned long long>(counts.alarms.load()), took.count());
     return counts.alarms == 0 ? 0 : 1;
 }

@@ -21,7 +21,7 @@
 namespace graphguard::stress {
 
 // More than once round, so that clock records are among them.
-inline constexpr std::uint64_t kSealedRecords = 5000;
+inline constexpr std::uint64_t kWatchedRecords = 5000;
 inline constexpr int kNotOffered = 3;
 
 // From here on the kernel ends this process at any system call but its last. A filter and not the
@@ -40,7 +40,7 @@ inline bool forbid_system_calls() {
 
 [[noreturn]] inline void write_and_exit(RingWriter& writer) {
     const bool forbidden = forbid_system_calls();
-    for (std::uint64_t step = 0; step < kSealedRecords; ++step) {
+    for (std::uint64_t step = 0; step < kWatchedRecords; ++step) {
         writer.write(known_record(0, step));
     }
     syscall(SYS_exit, forbidden ? EXIT_SUCCESS : kNotOffered);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from graphguard.reporters import blackbox_words as words
 
 SCHEMA = "graphguard.blackbox"
 VERSION = 1
+
+# What JSON does not escape by itself, and more than that; most of it stays.
+_UNUSUAL = re.compile(r"[^\x20-\x7e\n]")
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -44,11 +48,8 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
 def records(boxes: Sequence[Box], shown: Iterable[tuple[int, Record]]) -> str:
     """Return records, each as an object on a line of its own."""
-    return (
-        msgspec.json.Encoder()
-        .encode_lines([_line(boxes[member], record) for member, record in shown])
-        .decode()
-    )
+    encoder = msgspec.json.Encoder()
+    return _lines(encoder.encode_lines([_line(boxes[member], record) for member, record in shown]))
 
 
 def summary(timeline: Timeline, chosen: Chosen) -> str:
@@ -99,7 +100,22 @@ def summary(timeline: Timeline, chosen: Chosen) -> str:
         "left_out": chosen.left_out,
         "unreadable": chosen.unreadable,
     }
-    return msgspec.json.encode(document).decode() + "\n"
+    return _lines(msgspec.json.encode(document) + b"\n")
+
+
+def _lines(encoded: bytes) -> str:
+    """Return JSON in which nothing but the end of an object moves the cursor or ends a line."""
+    if encoded.isascii() and b"\x7f" not in encoded:
+        return encoded.decode()
+    return _UNUSUAL.sub(_escaped, encoded.decode())
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    if character.isprintable():
+        return character
+    code = character.encode("utf-16-be").hex()
+    return "".join(f"\\u{code[i : i + 4]}" for i in range(0, len(code), 4))
 
 
 def _line(box: Box, record: Record) -> Line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -12,6 +13,7 @@ from torch._C._distributed_c10d import PrefixStore, TCPStore
 from torch._C._distributed_c10d import Store as TorchStore
 
 from graphguard import BatchDescriptor, Session, Signature, record
+from graphguard.agreement.nodes import NodeComparison, Window
 from graphguard.agreement.rendezvous import Rendezvous
 from graphguard.agreement.seal import seal
 from graphguard.agreement.store import Store, members_of, store_of
@@ -217,6 +219,28 @@ def the_server_is_gone() -> str:
             seal(rendezvous, KEY, [], mode=Mode.ENFORCE, seconds=SECONDS)
         except AgreementError as error:
             found = str(error)
+    _last_words()
+    return found
+
+
+def nodes_that_part() -> list[str]:
+    """Compare two nodes of one rank each, which part in step 300 and then hang."""
+    rank = dist.get_rank()
+    digests = [f"{1 + (step == 300 and rank == 1):016x}" for step in range(1, 301)]
+    rolling = [f"{sum(int(d, 16) for d in digests[: i + 1]):016x}" for i in range(300)]
+    steps = [(i + 1, digests[i], rolling[i]) for i in range(300)]
+    now = 0
+
+    def window() -> Window | None:
+        return Window("0[0-1]", now, rolling[now - 1], steps[max(0, now - 64) : now])
+
+    nodes = NodeComparison(store_of(dist.group.WORLD), rank, ["host-a", "host-b"], window)
+    found: list[str] = []
+    deadline = time.monotonic() + SECONDS
+    while not found and time.monotonic() < deadline:
+        now = min(300, now + 7 + 3 * rank)
+        found = list(map(str, nodes.poll()))
+        time.sleep(0.01)
     _last_words()
     return found
 

@@ -151,3 +151,11 @@ def test_a_server_that_is_gone_is_an_error(tmp_path: Path) -> None:
 
     assert nothing == ""
     assert "rank 1 of 0[0-1]: the store of the group failed" in told
+
+
+def test_nodes_name_the_step_in_which_they_part_though_they_hang_in_it(tmp_path: Path) -> None:
+    one, other = run("agreement_programs:nodes_that_part", 2, tmp_path)
+
+    what = "launched different things in step 300 of 0[0-1]: {:016x} and {:016x}"
+    assert one == [f"host-a and host-b {what.format(1, 2)}"]
+    assert other == [f"host-b and host-a {what.format(2, 1)}"]

@@ -75,6 +75,13 @@ def test_every_record_that_was_committed_outlives_a_kill(killer: Path, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_writing_makes_no_system_call(killer: Path, tmp_path: Path) -> None:
+    written = counts_of(run(killer, 1, 0, tmp_path))["without_system_calls"]
+    if written == 0:
+        pytest.skip("this kernel has no seccomp, which would end who makes a system call")
+    assert written == 5_000
+
+
 def test_what_the_fuzzer_found_is_read_without_a_fault(replay: Path) -> None:
     inputs = sorted(CORPUS.iterdir())
     assert len(inputs) > 50

@@ -136,8 +136,6 @@ class Ring(RuleBasedStateMachine):
 
     @invariant()
     def what_is_read_is_what_was_written(self) -> None:
-        if not hasattr(self, "box"):
-            return
         error, identity, names, records, damaged = _core.read_ring(self.file.data())
         assert error == ""
         assert identity[4] == self.capacity

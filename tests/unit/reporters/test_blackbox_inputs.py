@@ -41,7 +41,7 @@ RECORDS = st.lists(
     ),
     max_size=20,
 )
-NAMES = st.lists(st.text(max_size=20).filter(lambda text: text.isprintable() or text), max_size=4)
+NAMES = st.lists(st.text(max_size=20), max_size=4)
 FLIPS = st.lists(st.tuples(st.integers(0, 4096 + 128 * 128 + 64 * 64 - 1), st.integers(0, 255)))
 
 
@@ -50,7 +50,7 @@ def box_of(directory: Path, records: list[tuple[int, ...]], names: list[str]) ->
     for name in names:
         box.ring.name(name)
     for record in records:
-        box.ring.record(*record)  # type: ignore[call-arg]
+        box.ring.record(*record)
     box.disown()
     return box.path
 
@@ -62,19 +62,20 @@ def tell(boxes: list[Box]) -> None:
         told = blackbox.render(timeline, chosen, last)
         assert told.replace("\n", "").isprintable()
         shown = blackbox_json.records(timeline.boxes, timeline.records(last))
+        assert shown.replace("\n", "").isprintable()
         assert all(decode(line)["rank"] == 0 for line in shown.splitlines())
     assert decode(blackbox_json.summary(timeline, chosen))["summary"] is True
     assert all(event["ts"] >= 0 for event in decode(trace.render(boxes))["traceEvents"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(RECORDS, NAMES), min_size=1, max_size=3))
 def test_any_records_can_be_told(contents: list[tuple[list[tuple[int, ...]], list[str]]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         tell([read(box_of(Path(directory), *content)) for content in contents])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(RECORDS, NAMES, FLIPS)
 def test_damaged_ring_is_told_or_refused(
     records: list[tuple[int, ...]], names: list[str], flips: list[tuple[int, int]]

@@ -75,6 +75,17 @@ def test_records_of_all_ranks_come_by_time(ranks: list[Rank]) -> None:
     assert (shown[1]["divergence"], shown[1]["peer"]) == ("differs", 2)
 
 
+@pytest.mark.parametrize(
+    "name", ["\x1b[2J", "\x7f", "\x85", "\u2028", "\u202e", "\U000e0001", "größe 図"]
+)
+def test_name_comes_back_whole_and_moves_no_cursor(ranks: list[Rank], name: str) -> None:
+    ranks[0].run(1, role=name)
+    timeline = merge([read(ranks[0].box.path)])
+    shown = blackbox_json.records(timeline.boxes, timeline.records())
+    assert shown.replace("\n", "").isprintable()
+    assert [decode(line)["role"] for line in shown.splitlines()] == [name] * 3
+
+
 def test_nothing_recorded_is_no_line(ranks: list[Rank]) -> None:
     assert lines(ranks) == []
 
