@@ -21,6 +21,11 @@ hidden byte E1_all_launch_the_same, E2_one_step, E3_bounded, E4_nobody_lapped, E
 #endif
 #include "ring.inc"
 
+/* What a rank that has ended knew makes no difference to anybody. */
+inline forget() {
+    d_step { step = 0; decision = 0; found_low = 0; found_high = 0; launch = 0; failed = 0; there = false }
+}
+
 proctype Rank() {
     byte step, decision, found_low, found_high, launch, failed;
     bool there;
@@ -56,9 +61,9 @@ proctype Rank() {
         od;
         completed;
 ended:
-        skip
+        forget()
     } unless {
-        dead[me]
+        dead[me]; forget()
     }
 }
 

@@ -131,6 +131,14 @@ inline follow() {
     fi
 }
 
+/* What a rank that has ended knew makes no difference to anybody. */
+inline forget() {
+    d_step {
+        step = 0; decision = 0; found_low = 0; found_high = 0; launch = 0; failed = 0; there = false;
+        turn = 0; all = false; some_differ = false; some_abort = false; some_batch_differs = false
+    }
+}
+
 proctype Rank() {
     byte step, decision, found_low, found_high, launch, failed, turn;
     bool there, all, some_differ, some_abort, some_batch_differs;
@@ -167,9 +175,9 @@ proctype Rank() {
         od;
         completed;
 ended:
-        skip
+        forget()
     } unless {
-        dead[me]
+        dead[me]; forget()
     }
 }
 
