@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+CLANG ?= clang++
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,11 +15,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CMAKE_ARGS += -DGRAPHGUARD_WERROR=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format typecheck bench gpu matrix clean
+.PHONY: help install demo test lint format typecheck bench models faults soak kill fuzz gpu matrix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1 - \2/p' Makefile
-	@echo "Settable: PYTHON=$(PYTHON) TORCH=$(TORCH)"
+	@echo "Settable: PYTHON=$(PYTHON) TORCH=$(TORCH) CLANG=$(CLANG)"
 
 # torch is named in the same command, so that no other version of it is ever fetched.
 $(INSTALLED): pyproject.toml setup.py CMakeLists.txt $(NATIVE)
@@ -51,6 +52,36 @@ bench: $(INSTALLED) ## Run the benchmarks; the figures go to docs/performance.md
 	mkdir -p build
 	$(BIN)/python -m pytest benchmarks --benchmark-json=build/benchmark.json
 	$(BIN)/python -m benchmarks.report build/benchmark.json docs/performance.md
+
+models: $(INSTALLED) ## Check the models of the ledger's protocol; needs spin
+	$(BIN)/python models/check.py
+
+faults: $(INSTALLED) ## Inject every fault on 2, 4 and 8 ranks; the table goes to docs/reliability.md
+	mkdir -p build
+	$(BIN)/python -m tests.faults.report build/faults.json docs/reliability.md
+
+# What the tests run for seconds, for as long as it takes.
+LONG := $(BIN)/cmake -S . -B build/long -DGRAPHGUARD_PYTHON=OFF -DGRAPHGUARD_STRESS=ON
+
+soak: $(INSTALLED) ## Run the ledger with 8 processes for 100 million steps
+	$(LONG)
+	$(BIN)/cmake --build build/long --target graphguard_ledger_stress
+	build/long/graphguard_ledger_stress soak observe processes 8 100000000 1
+	build/long/graphguard_ledger_stress soak enforce processes 8 100000000 1
+
+kill: $(INSTALLED) ## Kill a writer of the black box 10,000 times
+	$(LONG)
+	$(BIN)/cmake --build build/long --target graphguard_ring_kill
+	mkdir -p build/killed
+	build/long/graphguard_ring_kill 1 10000 build/killed
+
+fuzz: $(INSTALLED) ## Fuzz the reader of black boxes for ten minutes; needs clang
+	$(BIN)/cmake -S . -B build/fuzz -DGRAPHGUARD_PYTHON=OFF -DGRAPHGUARD_FUZZ=ON \
+	  -DCMAKE_CXX_COMPILER=$(CLANG)
+	$(BIN)/cmake --build build/fuzz --target graphguard_ring_fuzz
+	mkdir -p build/fuzz/corpus
+	build/fuzz/graphguard_ring_fuzz -max_total_time=600 -timeout=5 build/fuzz/corpus \
+	  tests/data/ring-corpus
 
 gpu: $(INSTALLED) ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests/gpu

@@ -66,6 +66,8 @@ def rows(run: Run) -> Iterator[Row]:
     yield from _checks(run)
     yield from _native(run)
     yield from _replays(run)
+    yield from _agreement(run)
+    yield from _agreed_replays(run)
     yield from _rest(run)
 
 
@@ -147,6 +149,61 @@ def _replays(run: Run) -> Iterator[Row]:
         "≤ 1.05",
         ratio <= 1.05,
     )
+
+
+def _agreement(run: Run) -> Iterator[Row]:
+    ledger = run.details("test_ledger_in_cpp")["native"]
+    for result in ledger["results"]:
+        yield Row(
+            f"one step on the ledger in C++, {result['way']}, {_peers(result['peers'])}",
+            f"{result['warm']:.0f} ns; {result['other_core']:.0f} ns (p99 "
+            f"{result['other_core_p99']:.0f} ns) with the peers on another core",
+            f"one exchange on a line of its own {ledger['exchange']:.1f} ns",
+            f"{result['warm'] / ledger['exchange']:.1f}",
+            "",
+            None,
+        )
+    for ranks in (2, 8):
+        seconds = run.details(f"test_vote[{ranks}]")["median_seconds"]
+        for name, what in (("publish", "one step on the ledger"), ("vote", "a vote")):
+            yield Row(
+                f"{what}, from Python, {ranks} processes",
+                f"{seconds[name] * 1e6:.1f} µs",
+                f"gloo all-reduce of one int64 {seconds['all_reduce'] * 1e6:.0f} µs",
+                f"{seconds[name] / seconds['all_reduce']:.3f}",
+                "",
+                None,
+            )
+    for result in run.details("test_record_in_cpp")["native"]["results"]:
+        yield Row(
+            f"a record of the black box in C++, {result['capacity']:,} records kept",
+            f"{result['write']:.1f} ns",
+            f"copying 64 bytes {result['memcpy']:.1f} ns, `clock_gettime` "
+            f"{result['clock_gettime']:.1f} ns",
+            f"{result['write'] / result['memcpy']:.1f} of copying",
+            "≤ 20 ns",
+            result["write"] <= 20,
+        )
+
+
+def _agreed_replays(run: Run) -> Iterator[Row]:
+    for peers in (1, 3, 7):
+        for mode in ("observe", "enforce"):
+            seconds = run.details(f"test_agreed_replay[{peers}-{mode}]")["seconds"]
+            beyond = seconds["guarded"] - seconds["bare"]
+            ninety_ninth = seconds["guarded_p99"] - seconds["bare"]
+            yield Row(
+                f"guarded replay of nothing, ledger and black box on, {mode}, {_peers(peers)}",
+                f"{seconds['guarded'] * 1e9:.0f} ns, p99 {seconds['guarded_p99'] * 1e9:.0f} ns",
+                f"bare {seconds['bare'] * 1e9:.0f} ns",
+                f"{beyond * 1e9:+.0f} ns, p99 {ninety_ninth * 1e9:+.0f} ns",
+                "≤ +1 µs, p99 ≤ +5 µs",
+                beyond <= 1e-6 and ninety_ninth <= 5e-6,
+            )
+
+
+def _peers(number: int) -> str:
+    return f"{number} peer{'' if number == 1 else 's'}"
 
 
 def _rest(run: Run) -> Iterator[Row]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphguard import _core
-from graphguard.agreement.divergence import DivergenceKind
 from graphguard.agreement.group import Agreement
 from graphguard.agreement.launches import (
     KINDS,
@@ -21,7 +20,7 @@ from graphguard.agreement.launches import (
     key_digest,
 )
 from graphguard.batch import BatchDescriptor
-from graphguard.blackbox.events import NO_NAME, Flag
+from graphguard.blackbox.events import NO_NAME, DivergenceKind, Flag
 from graphguard.errors import LedgerError, RanksDiverged
 from graphguard.graph_set import GraphSet
 from graphguard.log import logger
@@ -101,12 +100,30 @@ class AgreedSteps:
             RanksDiverged: If this rank cannot do what the others do.
             LedgerError: If the ledger cannot be trusted.
         """
-        launch = self._launch(verdict)
-        arguments = (batch.num_reqs, batch.query_len, batch.num_tokens, batch.phase)
-        if self._vote_seconds is None:
-            status = self._propose(launch, verdict.reason, *arguments)
+        graph = verdict.graph
+        if graph is not None and verdict.action <= Action.PAD:
+            launch = self._replays[graph]
         else:
-            status = self._native.vote(launch, verdict.reason, *arguments, self._vote_seconds)
+            launch = self._others[KINDS[verdict.action]]
+        if self._vote_seconds is None:
+            status = self._propose(
+                launch,
+                verdict.reason,
+                batch.num_reqs,
+                batch.query_len,
+                batch.num_tokens,
+                batch.phase,
+            )
+        else:
+            status = self._native.vote(
+                launch,
+                verdict.reason,
+                batch.num_reqs,
+                batch.query_len,
+                batch.num_tokens,
+                batch.phase,
+                self._vote_seconds,
+            )
         return verdict if status == 0 else self._resolve(status, verdict, batch, inputs)
 
     def observe(self, graph: int | None, reason: Reason, batch: BatchDescriptor) -> None:
@@ -129,12 +146,6 @@ class AgreedSteps:
     def concerns(self, key: int, digest: tuple[int, int]) -> tuple[bool, int | None]:
         """Return whether a notice is about this guard's key, and about which of its graphs."""
         return key == self._key, self._by_digest.get(digest)
-
-    def _launch(self, verdict: Verdict) -> int:
-        kind = KINDS[verdict.action]
-        if kind is LaunchKind.REPLAY and verdict.graph is not None:
-            return self._replays[verdict.graph]
-        return self._others[kind]
 
     def _register(self, kind: LaunchKind, digest: tuple[int, int]) -> int:
         return self._native.add_launch(kind, *digest, self._key, self.ring, *self._names)
@@ -239,7 +250,10 @@ class AgreedSteps:
                 f"the ledger holds for rank {rank} what no rank has written",
             ),
             Seen.IMPOSSIBLE: (DivergenceKind.REFUSED, "the ranks vote for what excludes another"),
-            Seen.TIMED_OUT: (DivergenceKind.TIMED_OUT, "not all ranks came to the vote in time"),
+            Seen.TIMED_OUT: (
+                DivergenceKind.VOTE_TIMED_OUT,
+                "not all ranks came to the vote in time",
+            ),
         }[seen]
         trouble = Trouble.TIMED_OUT if seen is Seen.TIMED_OUT else Trouble.REFUSED
         native.settle(Outcome.REFUSED, trouble, False)

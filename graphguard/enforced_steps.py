@@ -15,7 +15,6 @@ from graphguard.step_parts import StepParts
 from graphguard.verdict import Action, Reason, Verdict
 
 if TYPE_CHECKING:
-    from graphguard.agreed_steps import AgreedSteps
     from graphguard.group_steps import GroupSteps
 
 
@@ -51,15 +50,17 @@ class EnforcedSteps:
     def run(self, batch: BatchDescriptor, inputs: Mapping[str, Any] | None) -> Any:  # noqa: ANN401
         """Run one step: replay, pad, capture, run eagerly, or refuse."""
         group = self.group
-        if group is not None and group.has_due_captures:
+        if group is not None and group.due:
             group.capture_due()
         checked = verdict = self._check(
             self._family, batch.num_reqs, batch.query_len, batch.num_tokens, batch.phase
         )
         if self._checks_inputs:
             verdict = self._inputs.check(verdict, inputs)
-        if group is not None and group.steps is not None:
-            verdict = self._agreed(group, group.steps, verdict, batch, inputs)
+        if group is not None and (steps := group.steps) is not None:
+            if verdict.graph is None or group.quarantined or self._checks_inputs:
+                verdict = self._wished(group, verdict, batch)
+            verdict = steps.decide(verdict, batch, inputs)
         else:
             self._records.check(verdict, batch)
         if verdict is not checked:
@@ -70,21 +71,14 @@ class EnforcedSteps:
             return self._launcher.replay(graph, batch)
         return self._diverge(verdict, batch)
 
-    def _agreed(
-        self,
-        group: GroupSteps,
-        steps: AgreedSteps,
-        verdict: Verdict,
-        batch: BatchDescriptor,
-        inputs: Mapping[str, Any] | None,
-    ) -> Verdict:
-        """Return the verdict that holds for this step on every rank of the group."""
+    def _wished(self, group: GroupSteps, verdict: Verdict, batch: BatchDescriptor) -> Verdict:
+        """Return what this rank would do, with everything in it that only this rank knows."""
         wished, why = group.wished(verdict, batch)
         if why:
             self._fallbacks.say_once(
                 "limit", f"{self._fallbacks.describe(wished, batch)}; {why}, so it runs eagerly"
             )
-        return steps.decide(wished, batch, inputs)
+        return wished
 
     def _diverge(self, verdict: Verdict, batch: BatchDescriptor) -> Any:  # noqa: ANN401
         together = self.group is not None and self.group.steps is not None

@@ -12,6 +12,7 @@ from graphguard.batch import BatchDescriptor
 from graphguard.environment import Mode
 from graphguard.errors import CaptureError, GraphguardError
 from graphguard.log import logger
+from graphguard.nvtx_ranges import annotated
 from graphguard.recording import Recording
 from graphguard.session import Session, process_rank
 from graphguard.signature import GraphKey, Signature
@@ -59,7 +60,7 @@ class GraphSet:
         self.by_batch: dict[BatchDescriptor, int] = {}
         self.digests: list[int] = []
         self.reserved_bytes = 0
-        self._capture = capture
+        self._capture = annotated("capture", capture)
         self._mode = mode
         self._enforces = mode is Mode.ENFORCE
         self._session = session

@@ -33,6 +33,8 @@ class GroupSteps:
     Attributes:
         steps: How a step is agreed on, or None before :meth:`seal` and where ranks cannot be
             compared.
+        quarantined: Graphs that no rank uses.
+        due: Graphs that all ranks capture again before their next step.
     """
 
     def __init__(
@@ -57,8 +59,8 @@ class GroupSteps:
         self._recaptures = recaptures
         self._fits = fits
         self._runs_eagerly = runs_eagerly
-        self._quarantined: set[int] = set()
-        self._due: list[int] = []
+        self.quarantined: set[int] = set()
+        self.due: list[int] = []
         self._announced: set[tuple[NoticeKind, int | None]] = set()
 
     def seal(self, box: BlackBox | None, failure: str = "") -> None:
@@ -102,7 +104,7 @@ class GroupSteps:
 
         What comes out is what is published, so that everything that only this rank knows is in it.
         """
-        if verdict.graph is not None and verdict.graph in self._quarantined:
+        if verdict.graph is not None and verdict.graph in self.quarantined:
             action = self._policy.fallbacks[Reason.QUARANTINED]
             eager = Action.EAGER if action is Action.RECAPTURE else action
             return Verdict(eager, Reason.QUARANTINED, verdict.graph), ""
@@ -123,11 +125,6 @@ class GroupSteps:
         if self._recaptures.over_memory() is not None:
             self._announce_once(NoticeKind.NO_MORE_CAPTURES, None)
 
-    @property
-    def has_due_captures(self) -> bool:
-        """Whether a capture was announced for the next step."""
-        return bool(self._due)
-
     def capture_due(self) -> None:
         """Capture again what was announced for this step. All ranks do it at the same step.
 
@@ -137,7 +134,7 @@ class GroupSteps:
             AgreementError: If ranks captured different things.
         """
         assert self.steps is not None  # noqa: S101 - notices come from it
-        due, self._due = self._due, []
+        due, self.due = self.due, []
         for graph in due:
             self._announced.discard((NoticeKind.CAPTURE_AGAIN, graph))
             moved = Verdict(Action.RECAPTURE, Reason.INPUT_ADDRESS, graph)
@@ -145,11 +142,11 @@ class GroupSteps:
             try:
                 self._recaptures.capture(moved, batch)
             except CaptureError as error:
-                self._quarantined.add(graph)
+                self.quarantined.add(graph)
                 logger().warning("%s %s is quarantined: %s", self._graphs.key, batch, error)
             else:
                 self.steps.replace_graph(graph)
-                self._quarantined.discard(graph)
+                self.quarantined.discard(graph)
 
     def announce(self, kind: NoticeKind, graph: int) -> int | None:
         """Announce something about a graph; return the step from which it holds on all ranks."""
@@ -176,9 +173,9 @@ class GroupSteps:
         if kind == NoticeKind.NO_MORE_CAPTURES:
             self._recaptures.close()
         elif graph is not None and kind == NoticeKind.QUARANTINE:
-            self._quarantined.add(graph)
-        elif graph is not None and graph not in self._due:
-            self._due.append(graph)
+            self.quarantined.add(graph)
+        elif graph is not None and graph not in self.due:
+            self.due.append(graph)
 
     def _agree(self, signatures: Sequence[Signature], failure: str) -> Mapping[int, str]:
         assert self.agreement is not None  # noqa: S101 - it has sealed before

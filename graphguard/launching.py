@@ -46,7 +46,8 @@ class Launcher:
         self._records = records
         self._fill_padding = fill_padding
         self._unpad = unpad
-        self._replay = annotated("replay", _replay)
+        annotated_replay = annotated("replay", _replay)
+        self._annotated = None if annotated_replay is _replay else annotated_replay
 
     def replay(self, graph: int, batch: BatchDescriptor) -> Any:  # noqa: ANN401 - what was captured
         """Launch a graph for a batch that fits it, padded if it is smaller."""
@@ -56,11 +57,13 @@ class Launcher:
         if pads and self._fill_padding is not None:
             self._fill_padding(batch, captured_for)
         mark = self._records.mark
-        if mark is None:
-            self._replay(captured.graph)
-        else:
+        if mark is not None:
             mark(_REPLAY_BEGIN)
-            self._replay(captured.graph)
+        if self._annotated is None:
+            captured.graph.replay()
+        else:
+            self._annotated(captured.graph)
+        if mark is not None:
             mark(_REPLAY_END)
         if not pads or self._unpad is None:
             return captured.outputs

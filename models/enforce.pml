@@ -63,7 +63,7 @@ proctype Rank() {
 ended:
         forget()
     } unless {
-        dead[me]; forget()
+        atomic { kill[me]?_ -> dead[me] = true; forget() }
     }
 }
 
@@ -76,6 +76,9 @@ init {
         run Rank();
 #endif
 #if DEATHS > 0
+        run Death();
+#endif
+#if DEATHS > 1
         run Death()
 #endif
     }

@@ -177,7 +177,7 @@ proctype Rank() {
 ended:
         forget()
     } unless {
-        dead[me]; forget()
+        atomic { kill[me]?_ -> dead[me] = true; forget() }
     }
 }
 
@@ -193,6 +193,9 @@ init {
         run Clock();
 #endif
 #if DEATHS > 0
+        run Death();
+#endif
+#if DEATHS > 1
         run Death()
 #endif
     }

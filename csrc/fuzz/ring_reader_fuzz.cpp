@@ -1,5 +1,10 @@
 // Reads whatever the fuzzer makes up as a black box. Besides what the sanitizers see, what is read
 // must hold together: whoever gets it relies on that and checks nothing again.
+//
+// tests/data/ring-corpus has inputs that reach whatever was reached so far, and every input that
+// once found a fault. After a run it is made anew with
+//
+//     graphguard_ring_fuzz -set_cover_merge=1 -max_len=3000 NEW tests/data/ring-corpus FOUND
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>

@@ -24,8 +24,9 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
         blamed: The ranks that differ from most of the others; empty where no strict majority
             says who that is.
         sides: What the ranks have, side by side, most ranks first.
-        position: Index, from 0, of the first collective call that differs, in the graph as the
-            first of ``sides`` recorded it; None where it is about no single call.
+        position: Index, from 0, of the first collective call that differs, among all calls of the
+            graph. Sends and receives may shift it between two ranks; then it is the smaller one.
+            None where it is about no single call.
     """
 
     rule: str

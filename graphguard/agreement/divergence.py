@@ -2,37 +2,9 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 import msgspec
 
-
-class DivergenceKind(IntEnum):
-    """How ranks diverged. The numbers are those of ``detail`` in the black box."""
-
-    DIFFERS = 1
-    """Seen, and nothing done about it: the mode is observe."""
-    ADOPTED = 2
-    """This rank gave up its own choice for the one that another rank had made first."""
-    REFUSED = 3
-    """This rank could not serve what another rank had decided, and refused the step."""
-    PEER_REFUSED = 4
-    """Another rank did."""
-    PEER_GONE = 5
-    """The process of another rank has ended."""
-    LAPPED = 6
-    """Another rank is so far ahead, or behind, that steps cannot be compared."""
-    TIMED_OUT = 7
-    """A rank did not come to a vote within its bound."""
-    NODES_DIFFER = 8
-    """Ranks on two nodes launched different things."""
-    CAPTURES_DIFFER = 9
-    """Ranks captured different graphs."""
-    DAMAGED = 10
-    """The ledger holds what no rank can have written."""
-
-    def __str__(self) -> str:
-        return self.name.lower().replace("_", "-")
+from graphguard.blackbox.events import DivergenceKind
 
 
 class Divergence(msgspec.Struct, frozen=True):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from graphguard import environment
 from graphguard.agreement import members
-from graphguard.agreement.divergence import Divergence, DivergenceKind
+from graphguard.agreement.divergence import Divergence
 from graphguard.agreement.launches import Launch, Names, halves
 from graphguard.agreement.members import LocalLedger, Member
 from graphguard.agreement.rendezvous import Rendezvous
 from graphguard.agreement.seal import SealOutcome, difference_error, seal
-from graphguard.blackbox.events import Event
+from graphguard.blackbox.events import DivergenceKind, Event
 from graphguard.blackbox.writer import BlackBox, process_box
 from graphguard.environment import Mode
 from graphguard.errors import AgreementError, ConfigurationError

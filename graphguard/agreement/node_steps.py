@@ -89,6 +89,7 @@ class Peer:
         number: The number that it has drawn; 0 before it was read.
         steps: Its launches.
         equal_until: The last step in which it is known to be equal.
+        met: Whether it has read what this node posted, so that it is not from an earlier life.
         told: Whether a difference was reported.
     """
 
@@ -96,6 +97,7 @@ class Peer:
         self.number = number
         self.steps = NodeSteps()
         self.equal_until = 0
+        self.met = False
         self.told = False
 
     def add(self, steps: Iterable[Step]) -> None:

@@ -146,7 +146,6 @@ class NodeComparison:
         self._peers = {other: Peer() for other in range(len(self._names)) if other != node}
         self._turn = list(self._peers)
         self._posted = b""
-        self._posted_seen: tuple[int, ...] = ()
         self._posted_until = deque([0], maxlen=OVERLAPPING_POSTS)
         self._answers: SimpleQueue[_Answer] | None = None
         self._asked = float("-inf")
@@ -179,10 +178,10 @@ class NodeComparison:
             self._number if node == self._node else self._peers[node].number
             for node in range(len(self._names))
         )
-        if seen != self._posted_seen:
-            # A node that learns that it is met has not read the earlier posts.
-            self._posted_until.append(0)
         first = min(*self._posted_until, self._own.last - self._every_steps)
+        if not all(peer.met for peer in self._peers.values()):
+            # A node that has not read this one yet gets all that is remembered.
+            first = 0
         post = msgspec.msgpack.encode(
             NodePost(
                 self._number,
@@ -192,7 +191,7 @@ class NodeComparison:
             )
         )
         own = None if post == self._posted else (_key(self._node), post)
-        self._posted, self._posted_seen = post, seen
+        self._posted = post
         self._posted_until.append(self._own.last)
         reads = self._turn[:MAX_READS]
         self._turn = [*self._turn[MAX_READS:], *reads]
@@ -242,12 +241,15 @@ class NodeComparison:
             return
         if post.number != self._peers[node].number:
             self._peers[node] = Peer(post.number)
-        if post.seen[self._node] == self._number:
-            self._peers[node].add((*post.checkpoints, *post.steps))
+        peer = self._peers[node]
+        peer.add((*post.checkpoints, *post.steps))
+        peer.met = peer.met or post.seen[self._node] == self._number
 
     def _differences(self) -> Iterator[NodeDifference]:
         for node, peer in self._peers.items():
-            if peer.told or (step := peer.first_difference(self._own)) is None:
+            if peer.told or not peer.met:
+                continue
+            if (step := peer.first_difference(self._own)) is None:
                 continue
             peer.told = True
             yield NodeDifference(

@@ -19,6 +19,7 @@ from graphguard.agreement.joining import MAX_RANKS, Joining
 from graphguard.agreement.store import Store, members_of, store_of
 from graphguard.agreement.waiting import Waiting
 from graphguard.audit.findings import agree, ranks_text
+from graphguard.audit.groups import Group
 from graphguard.errors import AgreementError, RankMissing
 from graphguard.signature import Name, Natural
 
@@ -59,7 +60,8 @@ class Rendezvous:
         rank: This rank's rank in the group.
         num_ranks: Ranks in the group.
         name: What all ranks of the group call it.
-        ranks: The global ranks of the group, for messages; 0, 1, 2 … without them.
+        ranks: The global ranks of the group. Without them they are read from its name, and are 0,
+            1, 2 … where that does not say them.
 
     Attributes:
         rank: This rank's rank in the group.
@@ -71,7 +73,7 @@ class Rendezvous:
         self, store: Store, rank: int, num_ranks: int, name: str, *, ranks: Sequence[int] = ()
     ) -> None:
         self.rank = rank
-        self.ranks = tuple(ranks) or tuple(range(num_ranks))
+        self.ranks = tuple(ranks) or _ranks_in(name, num_ranks)
         self.name = name
         self._store = store
         self._joining = Joining(rank, num_ranks)
@@ -217,3 +219,10 @@ class Rendezvous:
     @property
     def _who(self) -> str:
         return f"rank {self.global_rank} of {self.name}"
+
+
+def _ranks_in(name: str, num_ranks: int) -> tuple[int, ...]:
+    group = Group.parse(name)
+    found = [group.rank_at(index) for index in range(num_ranks)] if group else []
+    ranks = tuple(rank for rank in found if rank is not None)
+    return ranks if len(ranks) == num_ranks else tuple(range(num_ranks))

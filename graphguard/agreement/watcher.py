@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphguard import environment
-from graphguard.agreement.divergence import Divergence, DivergenceKind
+from graphguard.agreement.divergence import Divergence
 from graphguard.agreement.launches import Trouble
 from graphguard.agreement.members import LocalLedger, Member
 from graphguard.agreement.nodes import NodeComparison, Window
+from graphguard.blackbox.events import DivergenceKind
 from graphguard.blackbox.writer import process_box
 from graphguard.log import logger
 

@@ -29,7 +29,7 @@ class Event(IntEnum):
     EAGER_BEGIN = 6
     EAGER_END = 7
     DIVERGENCE = 8
-    """This rank and another differ. ``peer`` is the other one, ``detail`` a :class:`Divergence`."""
+    """Two ranks differ. ``peer`` is the other one, ``detail`` a :class:`DivergenceKind`."""
     VOTE = 9
     NOTE = 10
     """A text, kept where other records have their role."""
@@ -42,19 +42,29 @@ class Event(IntEnum):
         return self.name.lower()
 
 
-class Divergence(IntEnum):
-    """What the ledger saw of another rank, or did about it."""
+class DivergenceKind(IntEnum):
+    """What a rank saw of another one, or did about it."""
 
     DIFFERS = 1
+    """Seen, and nothing done about it: the mode is observe."""
     ADOPTED = 2
+    """This rank gave up its own choice for the one that another rank had made first."""
     REFUSED = 3
+    """This rank could not serve what another rank had decided, and refused the step."""
     PEER_REFUSED = 4
+    """Another rank did."""
     PEER_GONE = 5
+    """The process of another rank has ended without a word."""
     LAPPED = 6
+    """Another rank is so far ahead, or behind, that steps cannot be compared."""
     VOTE_TIMED_OUT = 7
+    """A rank did not come to a vote within its bound."""
     NODES_DIFFER = 8
+    """Ranks on two nodes launched different things."""
     CAPTURES_DIFFER = 9
+    """Ranks captured different graphs."""
     DAMAGED = 10
+    """The ledger holds what no rank can have written."""
 
     def __str__(self) -> str:
         return self.name.lower()

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from graphguard.blackbox.events import NO_NAME, NOT_SET, Divergence, Event, Flag
+from graphguard.blackbox.events import NO_NAME, NOT_SET, DivergenceKind, Event, Flag
 from graphguard.verdict import Action, Phase, Reason
 
 
@@ -30,7 +30,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         phase: A :class:`Phase`, or 255.
         peer: The other rank, or 65535.
         flags: Of :class:`Flag`.
-        detail: What the event defines: for a divergence, a :class:`Divergence`.
+        detail: What the event defines: for a divergence, a :class:`DivergenceKind`.
     """
 
     number: int
@@ -93,7 +93,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     @property
     def divergence(self) -> str:
         """What kind of divergence this is, in one word; empty if it is none."""
-        return _word(Divergence, self.detail) if self.event == Event.DIVERGENCE else ""
+        return _word(DivergenceKind, self.detail) if self.event == Event.DIVERGENCE else ""
 
     @property
     def flag_names(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
 from graphguard.audit.findings import ranks_text
-from graphguard.blackbox.events import Divergence, Event, Flag
+from graphguard.blackbox.events import DivergenceKind, Event, Flag
 from graphguard.blackbox.merge import Standing
 from graphguard.blackbox.reading import Box
 from graphguard.blackbox.records import Record
@@ -35,16 +35,16 @@ _ACTIONS: dict[int, str] = {
 }
 
 _DIVERGENCES: dict[int, str] = {
-    Divergence.DIFFERS: "saw that {peer} does something else",
-    Divergence.ADOPTED: "gave up its own choice for that of {peer}",
-    Divergence.REFUSED: "refused the step because of {peer}",
-    Divergence.PEER_REFUSED: "learned that {peer} refused the step",
-    Divergence.PEER_GONE: "found that {peer} is gone",
-    Divergence.LAPPED: "could not compare itself with {peer}, which is too far ahead or behind",
-    Divergence.VOTE_TIMED_OUT: "waited in vain for {peer} to vote",
-    Divergence.NODES_DIFFER: "learned that {peer}, on another node, launched something else",
-    Divergence.CAPTURES_DIFFER: "found that {peer} captured something else",
-    Divergence.DAMAGED: "found the ledger damaged",
+    DivergenceKind.DIFFERS: "saw that {peer} does something else",
+    DivergenceKind.ADOPTED: "gave up its own choice for that of {peer}",
+    DivergenceKind.REFUSED: "refused the step because of {peer}",
+    DivergenceKind.PEER_REFUSED: "learned that {peer} refused the step",
+    DivergenceKind.PEER_GONE: "found that {peer} is gone",
+    DivergenceKind.LAPPED: "could not compare itself with {peer}, which is too far ahead or behind",
+    DivergenceKind.VOTE_TIMED_OUT: "waited in vain for {peer} to vote",
+    DivergenceKind.NODES_DIFFER: "learned that {peer}, on another node, launched something else",
+    DivergenceKind.CAPTURES_DIFFER: "found that {peer} captured something else",
+    DivergenceKind.DAMAGED: "found the ledger damaged",
 }
 
 

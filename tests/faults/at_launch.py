@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from graphguard import BatchDescriptor
 from tests.faults.job import AT, PLAN, Job
 from tests.faults.model import MAX_TOKENS, WIDTH, Body
 
@@ -22,10 +23,10 @@ def replaced(step: str, place: int = AT) -> Plan:
 
 
 SKIPPED = (*PLAN[: AT - 1], *PLAN[AT:])
-TWICE = (*PLAN[:AT], *PLAN[AT - 1 :])
+TWICE = (*PLAN[:AT], *PLAN[AT - 1 :])  # differs in the step after AT
 SWAPPED = (*PLAN[: AT - 1], PLAN[AT], PLAN[AT - 1], *PLAN[AT + 1 :])
-AHEAD = (*PLAN[: AT - 2], *PLAN[AT:])
-REPEATED = (*PLAN[: AT - 1], *PLAN[AT - 3 :])
+AHEAD = (*PLAN[: AT - 2], *PLAN[AT:])  # differs in the step before AT
+REPEATED = (*PLAN[:AT], *PLAN[AT - 2 :])  # differs in the step after AT
 
 # ---- programs ------------------------------------------------------------------------------------
 
@@ -43,7 +44,8 @@ def serves(
 
     def program(job: Job) -> None:
         job.prepare(body, **settings)
-        job.come_first(at) if first else job.come_last(at)
+        if at:
+            job.come_first(at) if first else job.come_last(at)
         job.serve(plan if job.faulty else usual)
 
     return program
@@ -73,16 +75,20 @@ def moves_a_tensor(*, first: bool = False, **settings: Any) -> Program:
     return program
 
 
-def knows_a_quarantine_alone(job: Job) -> None:
+def knows_a_quarantine_alone(*, first: bool = False) -> Program:
     """Let the faulty rank take a graph out of use without a word to the others."""
-    job.prepare()
-    job.come_last()
-    if job.faulty:
-        _, guarded = job.guards["drafter"]
-        group = guarded._group
-        assert group is not None
-        group._quarantined.add(guarded.batches.index(_batch("8x2")))
-    job.serve()
+
+    def program(job: Job) -> None:
+        job.prepare()
+        job.come_first() if first else job.come_last()
+        if job.faulty:
+            _, guarded = job.guards["drafter"]
+            group = guarded._group
+            assert group is not None
+            group._quarantined.add(guarded.batches.index(BatchDescriptor.parse("8x2")))
+        job.serve()
+
+    return program
 
 
 def publishes_a_twin(*, key: bool) -> Program:
@@ -100,7 +106,7 @@ def publishes_a_twin(*, key: bool) -> Program:
             group = guarded._group
             assert group is not None
             assert group.steps is not None
-            graph = guarded.batches.index(_batch("8x2"))
+            graph = guarded.batches.index(BatchDescriptor.parse("8x2"))
             high, low = group.steps._digest(graph)
             family = group.steps._key ^ (1 if key else 0)
             group.steps._replays[graph] = job.ledger.native.add_launch(

@@ -28,10 +28,10 @@ PLAN = (
     "drafter 4x2",
     "target 8x2",
     "drafter 8x2",
-    "target 4x2",
-    "drafter 4x2",
     "target 16x2",
     "drafter 16x2",
+    "target 4x2",
+    "drafter 4x2",
 )
 """What a run serves: the role and the batch of each step."""
 
@@ -59,6 +59,7 @@ class Job:
         before: What it does before a step, by the number of the step.
         on_launch: What it does in a step when it is about to launch.
         guards: Its guards by role, with what they guard.
+        fails_for: The size that its captures fail for.
         number: The step that it is in, as it counts.
     """
 
@@ -71,6 +72,7 @@ class Job:
         self.before: dict[int, Callable[[], None]] = {}
         self.on_launch: dict[int, Callable[[], None]] = {}
         self.guards: dict[str, tuple[Model, GuardedCapture]] = {}
+        self.fails_for = ""
         self.number = 0
         self._agreement: Agreement | None = None
         self._choice = ""
@@ -98,6 +100,7 @@ class Job:
     def guard(self, role: str, body: Body, *, eager: Body | None = None, **settings: Any) -> None:
         """Make and warm up the guard of a role."""
         model = Model(self, role, body, eager)
+        model.fails_for = self.fails_for
         self.guards[role] = model, model.guarded(**settings)
 
     def prepare(self, body: Body | None = None, **settings: Any) -> None:
@@ -108,7 +111,7 @@ class Job:
 
     def serve(self, steps: Sequence[str] = PLAN) -> None:
         """Run steps: a role and a batch, and in ``4x2 > 8x2`` or ``4x2 > eager`` what is chosen."""
-        if self.mode != "enforce":
+        if self.mode != "enforce" and self.number == 0:
             threading.Thread(target=self._end_when_it_hangs, daemon=True).start()
         for step in steps:
             self.number += 1
@@ -149,16 +152,16 @@ class Job:
         self.events.write("fault", step=self.number)
 
     def come_last(self, step: int = AT) -> None:
-        """Let the faulty rank come to a step when all others have published it."""
+        """Let the faulty rank come to a step, and all later ones, when all others have published it."""
         if self.faulty:
-            self.before[step] = lambda: self._after(
-                lambda: all(self.passed(r) >= step for r in range(self.ranks) if r != FAULTY)
-            )
+            for later in range(step, step + len(PLAN)):
+                self._await(later, [r for r in range(self.ranks) if r != FAULTY], later == step)
 
     def come_first(self, step: int = AT) -> None:
-        """Let the faulty rank publish a step before all others."""
+        """Let the faulty rank publish a step, and all later ones, before the others."""
         if not self.faulty:
-            self.before[step] = lambda: self._after(lambda: self.passed(FAULTY) >= step)
+            for later in range(step, step + len(PLAN)):
+                self._await(later, [FAULTY], later == step)
 
     def passed(self, rank: int) -> int:
         """Return the last step that a rank has published."""
@@ -175,6 +178,10 @@ class Job:
     def wait_for_end_of(self, rank: int) -> None:
         """Wait until the process of another rank is gone."""
         self.wait_until(lambda: not self.ledger.segment.held(rank))
+
+    def has_ended(self, rank: int) -> bool:
+        """Whether another rank has come to its end, by an error or not."""
+        return (self.folder / f"ended.{rank}").exists()
 
     def die(self) -> None:
         """End as the out-of-memory killer would."""
@@ -203,10 +210,14 @@ class Job:
 
         agreement.report = reported  # type: ignore[method-assign]
 
-    def _after(self, true: Callable[[], bool]) -> None:
-        if self._agreement is not None:
-            self.wait_until(true)
-        self.fault()
+    def _await(self, step: int, ranks: Sequence[int], differs: bool) -> None:
+        def awaited() -> None:
+            if self._agreement is not None:
+                self.wait_until(lambda: all(self.passed(rank) >= step for rank in ranks))
+            if differs:
+                self.fault()
+
+        self.before[step] = awaited
 
     def _published(self) -> int:
         ledger = self.agreement.ledger

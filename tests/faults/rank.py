@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from graphguard import GraphguardError
-from tests.faults.catalogue import FAULTS
+from tests.faults.catalogue import FAULTS, UNGUARDED
 from tests.faults.events import EventLog
 from tests.faults.job import Job
 
@@ -33,7 +33,7 @@ class _LogToEvents(logging.Handler):
 
 def run_rank(rank: int, request: dict[str, Any]) -> int:
     """Be one rank of a run, and return what the process is to end with."""
-    fault, folder = FAULTS[request["fault"]], Path(request["folder"])
+    fault, folder = {**FAULTS, **UNGUARDED}[request["fault"]], Path(request["folder"])
     os.environ.update(
         {
             "GRAPHGUARD_DIR": str(folder / "boxes"),
@@ -42,7 +42,7 @@ def run_rank(rank: int, request: dict[str, Any]) -> int:
             **fault.environment,
         }
     )
-    job = Job(rank, request["ranks"], request["mode"], folder)
+    job = Job(rank, request["ranks"], fault.mode, folder)
     logging.getLogger("graphguard").addHandler(_LogToEvents(job.events))
     dist.init_process_group(
         "gloo",
@@ -59,6 +59,7 @@ def run_rank(rank: int, request: dict[str, Any]) -> int:
         job.events.write("raised", **_described(error))
     else:
         job.events.write("finished")
+    (folder / f"ended.{rank}").touch()
     # A program ends by leaving its interpreter. Only what else that does is left out: gloo aborts
     # processes whose groups are still there.
     atexit._run_exitfuncs()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 RUN = "run"
-"""What to fork: the run's number, its folder, fault, mode, number of ranks and bound in seconds."""
+"""What to fork: the run's number, its folder, fault, number of ranks and bound in seconds."""
 
 
 class _Run:

@@ -211,15 +211,26 @@ def test_what_an_earlier_life_of_the_group_left_in_the_store_is_not_compared(
     assert [d.step for found in meet(later, last) for d in found] == [3, 3]
 
 
-def test_what_a_life_with_more_nodes_left_is_not_compared(store: HashStore) -> None:
-    more = [Node(store, number, [*NAMES, "host-c"]) for number in range(3)]
-    for node in more:
+def test_what_a_life_with_fewer_nodes_left_is_not_compared(store: HashStore) -> None:
+    before = pair(store)
+    for node in before:
         node.launch("aa")
-    assert meet(*more) == [[], [], []]
-    one = Node(store, 0)
-    one.launch("bb")
+    assert meet(*before) == [[], []]
+    last = Node(store, 2, [*NAMES, "host-c"])
+    last.launch("bb")
 
-    assert one.poll() == []
+    assert last.poll() == []
+
+
+def test_a_node_that_comes_late_gets_what_was_posted_before(store: HashStore) -> None:
+    one, other = pair(store)
+    for node, digest in ((one, "bb"), (other, "cc")):
+        node.launch(digest)
+        for _ in range(6):
+            node.launch(*["aa"] * 50)
+            node.poll()
+
+    assert [(d.step, d.equal_until) for found in meet(one, other) for d in found] == [(1, 0)] * 2
 
 
 def test_groups_of_one_server_are_apart(store: HashStore) -> None:

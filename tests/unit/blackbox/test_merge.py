@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from graphguard.blackbox.events import Divergence, Event
+from graphguard.blackbox.events import DivergenceKind, Event
 from graphguard.blackbox.merge import Standing, Timeline, merge
 from graphguard.blackbox.reading import read
 from tests.unit.blackbox.rings import EAGER, PADDED, Rank, open_ranks
@@ -42,7 +42,7 @@ def test_launch_that_has_not_ended_is_known(ranks: list[Rank]) -> None:
         rank.check(2)
     ranks[0].begin()
     ranks[1].begin()
-    ranks[1].diverge(2, Divergence.DIFFERS, peer=2)
+    ranks[1].diverge(2, DivergenceKind.DIFFERS, peer=2)
     ranks[2].begin()
     ranks[2].end()
     timeline = merged(ranks)
@@ -72,7 +72,7 @@ def test_launch_of_one_role_is_not_ended_by_that_of_another(ranks: list[Rank]) -
 def test_record_that_names_a_step_to_come_does_not_put_a_rank_there(ranks: list[Rank]) -> None:
     ranks[0].run(1)
     ranks[0].box.record(Event.VOTE, group="tp", step=90)
-    ranks[0].diverge(91, Divergence.PEER_GONE, peer=1)
+    ranks[0].diverge(91, DivergenceKind.PEER_GONE, peer=1)
     assert standing(merged(ranks[:1]), 0).step == 1
 
 
@@ -160,8 +160,8 @@ def test_last_steps_are_those_of_the_group_and_not_of_each_rank(ranks: list[Rank
 def test_divergences_and_damage_of_all_ranks_are_counted(ranks: list[Rank]) -> None:
     for rank in ranks:
         rank.run(1)
-    ranks[2].diverge(1, Divergence.DIFFERS, peer=0)
-    ranks[1].diverge(1, Divergence.REFUSED, peer=0)
+    ranks[2].diverge(1, DivergenceKind.DIFFERS, peer=0)
+    ranks[1].diverge(1, DivergenceKind.REFUSED, peer=0)
     for rank in ranks[:2]:
         number = read(rank.box.path).records[0].number
         with rank.box.path.open("r+b") as file:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from graphguard._core import BlackBox as Ring
 from graphguard._core import read_ring, ring_bytes
 from graphguard.batch import BatchDescriptor
-from graphguard.blackbox.events import NO_NAME, NOT_SET, Divergence, Event
+from graphguard.blackbox.events import NO_NAME, NOT_SET, DivergenceKind, Event
 from graphguard.blackbox.reading import MAX_BYTES, glance, read
 from graphguard.blackbox.records import Record
 from graphguard.blackbox.writer import BlackBox, open_box
@@ -222,8 +222,8 @@ def test_numbers_without_a_word_are_kept() -> None:
 
 def test_every_event_and_divergence_has_a_word() -> None:
     assert [record(event=event).event_name for event in Event] == [str(event) for event in Event]
-    told = [record(event=Event.DIVERGENCE, detail=kind).divergence for kind in Divergence]
-    assert told == [str(kind) for kind in Divergence]
+    told = [record(event=Event.DIVERGENCE, detail=kind).divergence for kind in DivergenceKind]
+    assert told == [str(kind) for kind in DivergenceKind]
     assert record(event=Event.NOTE, detail=1).divergence == ""
 
 

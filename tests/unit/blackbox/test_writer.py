@@ -13,7 +13,7 @@ import pytest
 from graphguard import environment
 from graphguard.batch import BatchDescriptor
 from graphguard.blackbox import writer
-from graphguard.blackbox.events import Divergence, Event, Flag
+from graphguard.blackbox.events import DivergenceKind, Event, Flag
 from graphguard.blackbox.reading import read
 from graphguard.blackbox.writer import open_box, process_box
 from graphguard.errors import BlackBoxError
@@ -90,7 +90,7 @@ def test_record_comes_back_as_it_was_written(
         verdict=Verdict(Action.PAD, Reason.PADDED),
         peer=2,
         flags=Flag.ADOPTED | Flag.ENFORCE,
-        detail=Divergence.ADOPTED,
+        detail=DivergenceKind.ADOPTED,
     )
     seen = read(box.path)
     assert (seen.rank, seen.world_size, seen.pid) == (3, 8, os.getpid())

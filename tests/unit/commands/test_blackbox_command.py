@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from graphguard.blackbox.events import Divergence
+from graphguard.blackbox.events import DivergenceKind
 from graphguard.commands import main
 from tests.unit.blackbox.processes import started
 from tests.unit.blackbox.rings import EAGER, Rank, open_ranks
@@ -88,7 +88,7 @@ def test_difference_ends_with_1(
 
 def test_divergence_that_a_rank_recorded_ends_with_1(tmp_path: Path, ranks: list[Rank]) -> None:
     run_steps(ranks, 1)
-    ranks[1].diverge(1, Divergence.REFUSED, peer=0)
+    ranks[1].diverge(1, DivergenceKind.REFUSED, peer=0)
     assert main(["blackbox", str(tmp_path / "run")]) == 1
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from graphguard.blackbox.choosing import load
-from graphguard.blackbox.events import NO_NAME, NOT_SET, Divergence, Event, Flag
+from graphguard.blackbox.events import NO_NAME, NOT_SET, DivergenceKind, Event, Flag
 from graphguard.blackbox.merge import merge
 from graphguard.blackbox.records import Record
 from graphguard.blackbox.writer import open_box
@@ -63,7 +63,7 @@ def test_what_was_seen_of_others_does_not_hide_what_a_rank_did(ranks: list[Rank]
     ranks[0].check(2)
     ranks[0].begin()
     for rank in ranks[:2]:
-        rank.diverge(1, Divergence.DIFFERS, peer=2)
+        rank.diverge(1, DivergenceKind.DIFFERS, peer=2)
     text = told(ranks)
     assert (
         "began replay of target 16x2 and has not ended; then saw that rank 2 does something else"
@@ -128,7 +128,7 @@ def test_what_was_launched_after_a_difference_is_told(ranks: list[Rank]) -> None
 def test_what_the_ranks_saw_themselves_is_told(ranks: list[Rank]) -> None:
     for step in range(1, 13):
         ranks[0].run(step)
-        ranks[1].diverge(step, Divergence.DIFFERS, peer=0)
+        ranks[1].diverge(step, DivergenceKind.DIFFERS, peer=0)
     text = told(ranks)
     assert "the ranks recorded 12 divergences themselves" in text
     assert "rank 1, tp step 1: saw that rank 0 does something else" in text
@@ -241,11 +241,11 @@ def test_two_processes_of_one_rank_are_told_apart(
     assert f"rank 0 (pid {chosen.boxes[0].pid} on {chosen.boxes[0].host})" in text
 
 
-@pytest.mark.parametrize("kind", Divergence)
-def test_every_divergence_is_a_sentence_of_its_own(kind: Divergence) -> None:
+@pytest.mark.parametrize("kind", DivergenceKind)
+def test_every_divergence_is_a_sentence_of_its_own(kind: DivergenceKind) -> None:
     told = blackbox_words.told(record(event=Event.DIVERGENCE, detail=kind, peer=3))
     assert "recorded" not in told
-    assert ("rank 3" in told) is (kind is not Divergence.DAMAGED)
+    assert ("rank 3" in told) is (kind is not DivergenceKind.DAMAGED)
 
 
 @pytest.mark.parametrize("event", [e for e in Event if e is not Event.CLOCK])

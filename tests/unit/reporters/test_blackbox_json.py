@@ -7,7 +7,7 @@ import pytest
 from msgspec.json import decode
 
 from graphguard.blackbox.choosing import load
-from graphguard.blackbox.events import Divergence, Flag
+from graphguard.blackbox.events import DivergenceKind, Flag
 from graphguard.blackbox.merge import merge
 from graphguard.blackbox.reading import read
 from graphguard.reporters import blackbox_json
@@ -62,7 +62,7 @@ def test_record_is_an_object_with_all_that_it_holds(ranks: list[Rank]) -> None:
 
 def test_records_of_all_ranks_come_by_time(ranks: list[Rank]) -> None:
     ranks[2].box.note("hello")
-    ranks[0].diverge(3, Divergence.DIFFERS, peer=2)
+    ranks[0].diverge(3, DivergenceKind.DIFFERS, peer=2)
     ranks[1].box.close()
     shown = lines(ranks)
     assert [(line["rank"], line["event"]) for line in shown] == [

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.json import decode
 
-from graphguard.blackbox.events import Divergence, Event
+from graphguard.blackbox.events import DivergenceKind, Event
 from graphguard.blackbox.reading import read
 from graphguard.reporters import trace
 from tests.unit.blackbox.rings import EAGER, PADDED, Rank, open_ranks
@@ -34,7 +34,7 @@ def busy(ranks: list[Rank]) -> None:
             rank.run(step, PADDED, "15x2")
     ranks[0].run(4)
     ranks[1].run(4, EAGER, "15x1")
-    ranks[0].diverge(4, Divergence.DIFFERS, peer=1)
+    ranks[0].diverge(4, DivergenceKind.DIFFERS, peer=1)
     ranks[1].check(5)
     ranks[1].begin()
     ranks[0].check(5)

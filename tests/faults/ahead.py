@@ -1,0 +1,55 @@
+"""Faults of pace: ranks that run far ahead, and what is announced while ranks run."""
+
+from __future__ import annotations
+
+from graphguard import BatchDescriptor
+from tests.faults.job import FAULTY, PLAN, Job
+from tests.faults.model import alone
+
+STEPS = 1100
+"""More than the ledger has slots for each rank."""
+
+
+def runs_ahead(job: Job) -> None:
+    """Let all ranks but the faulty one run ahead of it. Their graphs hold no collectives."""
+    job.prepare(alone, sizes=("4x2",))
+    if job.faulty:
+        job.before[1] = lambda: job.wait_until(
+            lambda: all(
+                job.passed(rank) >= STEPS or job.has_ended(rank)
+                for rank in range(job.ranks)
+                if rank != FAULTY
+            )
+        )
+        job.fault()
+        job.serve(["target 4x2"] * 4)
+    else:
+        job.serve(["target 4x2"] * STEPS)
+
+
+def quarantines(job: Job) -> None:
+    """Let the faulty rank take a graph out of use as it should, in the middle of steps."""
+    job.prepare()
+    if job.faulty:
+        job.before[9] = lambda: _quarantine(job)
+    job.serve(PLAN * 15)
+
+
+def _quarantine(job: Job) -> None:
+    job.fault()
+    step = job.guards["target"][1].quarantine(BatchDescriptor.parse("8x2"))
+    job.events.write("announced", step=step)
+
+
+def no_fault(job: Job) -> None:
+    """Do nothing wrong."""
+    job.fault()
+    job.prepare()
+    job.serve(PLAN * 4)
+
+
+def no_fault_with_votes(job: Job) -> None:
+    """Do nothing wrong, and vote on every step."""
+    job.fault()
+    job.prepare(vote_seconds=10.0)
+    job.serve(PLAN * 4)

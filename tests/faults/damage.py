@@ -1,0 +1,108 @@
+"""Faults of memory and disk: the ledger is damaged or has no room, the black box is gone."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import stat
+from collections.abc import Callable
+from typing import Any
+
+from graphguard import _core
+from graphguard.agreement.members import LocalLedger
+from tests.faults.job import AT, FAULTY, PLAN, Job
+
+Program = Callable[[Job], None]
+
+# Where things lie, as csrc/core/ledger_layout.h has it: a header, the trouble word, the count of
+# notices, 256 notices and 1024 decision cells of 64 bytes each, two lines for each rank, slots.
+_LINE = 64
+_TROUBLE = _LINE
+_CELLS = (3 + 256) * _LINE
+_RANKS = _CELLS + 1024 * _LINE
+
+GARBAGE = 0xDEAD_BEEF_0BAD_F00D
+
+
+def trouble_word(job: Job) -> int:
+    return _TROUBLE
+
+
+def cell(job: Job) -> int:
+    """Return where it stands who decided on the step of the fault."""
+    return _CELLS + AT % _core.LEDGER_SLOTS * _LINE
+
+
+def passed_word(job: Job) -> int:
+    """Return where it stands how far rank 0 has come."""
+    return _RANKS
+
+
+def slot(job: Job) -> int:
+    """Return where rank 0 has published how many requests the step of the fault has."""
+    slots = _RANKS + job.ranks * 2 * _LINE
+    return slots + AT % _core.LEDGER_SLOTS * _LINE + 4 * 8
+
+
+def damages(place: Callable[[Job], int], word: int = GARBAGE, **settings: Any) -> Program:
+    """Let something in the faulty rank write into the ledger before its step, which it does last."""
+
+    def program(job: Job) -> None:
+        job.prepare(**settings)
+        job.come_last()
+        arrive = job.before.get(AT)
+
+        def damaged() -> None:
+            assert arrive is not None
+            arrive()
+            _write(job.ledger, place(job), word)
+
+        if job.faulty:
+            job.before[AT] = damaged
+        job.serve()
+
+    return program
+
+
+def _write(ledger: LocalLedger, offset: int, word: int) -> None:
+    """Write as a stray pointer would, through what this process has mapped."""
+    name = ledger.segment.name.file
+    with open("/proc/self/maps", encoding="ascii") as maps:
+        start = next(int(line.partition("-")[0], 16) for line in maps if name in line)
+    with open("/proc/self/mem", "r+b", buffering=0) as memory:
+        memory.seek(start + offset)
+        memory.write(word.to_bytes(8, "little"))
+
+
+# ---- no room -------------------------------------------------------------------------------------
+
+
+def no_room_for_the_ledger(job: Job) -> None:
+    """Let the rank that makes the ledger be allowed no file of that size."""
+    job.fault()
+    if job.rank == 0:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (128 * 1024, hard))
+    job.prepare()
+    job.serve()
+
+
+def box_directory_removed(job: Job) -> None:
+    """Remove the directory of the black boxes while they are written."""
+    job.prepare()
+    if job.faulty:
+        job.before[AT] = lambda: (job.fault(), shutil.rmtree(job.folder / "boxes"))[0]
+    job.serve()
+
+
+def no_black_box(job: Job) -> None:
+    """Give the faulty rank a directory that others may write to."""
+    if job.faulty:
+        open_to_all = job.folder / "open"
+        open_to_all.mkdir()
+        open_to_all.chmod(open_to_all.stat().st_mode | stat.S_IWOTH)
+        os.environ["GRAPHGUARD_DIR"] = str(open_to_all)
+        job.fault()
+    job.prepare()
+    job.serve()

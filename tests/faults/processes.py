@@ -1,0 +1,193 @@
+"""Faults of processes: they die, stop, end, fork, and come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch.distributed as dist
+
+from graphguard import BatchDescriptor, GraphguardError, _core
+from graphguard.agreement.group import Agreement
+from graphguard.agreement.members import LocalLedger
+from graphguard.agreement.segment import Segment
+from graphguard.agreement.store import members_of, store_of
+from graphguard.environment import Mode
+from tests.faults.job import AT, FAULTY, PLAN, Job
+
+Program = Callable[[Job], None]
+
+
+def dies_before_publishing(job: Job) -> None:
+    """Let the faulty rank die between two steps."""
+    job.prepare()
+    if job.faulty:
+        job.before[AT] = job.die
+    job.serve()
+
+
+def dies_after_publishing(job: Job) -> None:
+    """Let the faulty rank die when it has published a step and not launched it."""
+    job.prepare()
+    if job.faulty:
+        job.on_launch[AT] = job.die
+    job.serve()
+
+
+def dies_in_a_replay(job: Job) -> None:
+    """Let the faulty rank die within a launch, in which it waits for the others."""
+    job.prepare()
+    if job.faulty:
+        job.on_launch[AT] = lambda: threading.Thread(target=_die_soon, args=(job,)).start()
+    else:
+        job.before[AT] = lambda: job.wait_until(lambda: job.passed(FAULTY) >= AT)
+        job.on_launch[AT] = lambda: job.wait_for_end_of(FAULTY)
+    job.serve()
+
+
+def _die_soon(job: Job) -> None:
+    # So that the thread that launches is in its collective by then.
+    time.sleep(0.1)
+    job.die()
+
+
+def fails_by_itself(job: Job) -> None:
+    """Let the program of the faulty rank raise an error of its own between two steps."""
+
+    def fail() -> None:
+        job.fault()
+        raise RuntimeError("an error of the program")
+
+    job.prepare()
+    if job.faulty:
+        job.before[AT] = fail
+    job.serve()
+
+
+def ends_early(job: Job) -> None:
+    """Let the faulty rank believe that there is nothing more to do."""
+    job.prepare()
+    if job.faulty:
+        job.serve(PLAN[: AT - 1])
+        job.fault()
+        return
+    job.serve()
+
+
+# ---- stopped -------------------------------------------------------------------------------------
+
+
+def is_stopped(seconds: float, **settings: Any) -> Program:
+    """Stop the faulty rank between two steps for so long, by SIGSTOP and SIGCONT."""
+
+    def program(job: Job) -> None:
+        job.prepare(**settings)
+        if job.faulty:
+            job.before[AT] = lambda: _stop(job)
+        elif job.rank == 0:
+            job.before[AT] = lambda: threading.Thread(
+                target=_continue, args=(job.ledger, seconds), daemon=True
+            ).start()
+        job.serve()
+
+    return program
+
+
+def _stop(job: Job) -> None:
+    job.fault()
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _continue(ledger: LocalLedger, seconds: float) -> None:
+    pid = ledger.native.pid(FAULTY)
+    while _state(pid) != "T":
+        time.sleep(0.001)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGCONT)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def dies_before_a_vote(job: Job) -> None:
+    """Let the faulty rank die when the others vote."""
+    job.prepare(vote_seconds=3.0)
+    if job.faulty:
+        job.before[AT] = job.die
+    job.serve()
+
+
+# ---- others in its place -------------------------------------------------------------------------
+
+
+def forks(job: Job) -> None:
+    """Let the faulty rank fork, and the child use the guard of its parent."""
+    job.prepare()
+    if job.faulty:
+        job.before[AT] = lambda: _fork(job)
+    job.serve()
+
+
+def _fork(job: Job) -> None:
+    job.fault()
+    pid = os.fork()
+    if pid == 0:
+        answer = "launched"
+        try:
+            job.guards["drafter"][1](BatchDescriptor.parse("8x2"))
+        except GraphguardError as error:
+            answer = f"{type(error).__name__}: {error.message}"
+        job.events.write("child", answer=answer)
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def comes_back(job: Job) -> None:
+    """Let the faulty rank die, and another process with its number try to take its place."""
+    job.prepare()
+    if job.faulty:
+        job.before[AT] = job.die
+    elif job.rank == 0:
+        job.before[AT] = lambda: _let_it_come_back(job)
+    job.serve()
+
+
+def _let_it_come_back(job: Job) -> None:
+    job.wait_for_end_of(FAULTY)
+    pid = os.fork()
+    if pid == 0:
+        job.events.write("child", answer=" | ".join(_attempts(job)))
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _attempts(job: Job) -> list[str]:
+    """Join with the others, open the old ledger by name, and take the place in it by force."""
+    members = msgspec.structs.replace(members_of(dist.group.WORLD), rank=FAULTY)
+    store, old = store_of(dist.group.WORLD), job.ledger.segment
+    return [
+        _answer(lambda: Agreement(store, members, Mode.ENFORCE, seconds=0.3).join()),
+        _answer(lambda: Segment.open(old.name, job.ranks)),
+        _answer(lambda: _take_place(old)),
+    ]
+
+
+def _take_place(old: Segment) -> None:
+    descriptor = os.open(f"/proc/{os.getppid()}/fd/{old.descriptor}", os.O_RDWR)
+    Segment(descriptor, old.size, old.name).hold(FAULTY)
+    _core.Ledger(descriptor, old.size, FAULTY, old.name.token, os.getpid(), True)
+
+
+def _answer(act: Callable[[], object]) -> str:
+    try:
+        act()
+    except (GraphguardError, RuntimeError) as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    return "joined"
