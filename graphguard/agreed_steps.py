@@ -20,7 +20,7 @@ from graphguard.agreement.launches import (
     key_digest,
 )
 from graphguard.batch import BatchDescriptor
-from graphguard.blackbox.events import NO_NAME, DivergenceKind, Flag
+from graphguard.blackbox.events import NO_NAME, DivergenceKind, Event, Flag
 from graphguard.errors import LedgerError, RanksDiverged
 from graphguard.graph_set import GraphSet
 from graphguard.log import logger
@@ -124,6 +124,8 @@ class AgreedSteps:
                 batch.phase,
                 self._vote_seconds,
             )
+            if self.ring is not None:
+                self.ring.mark(Event.VOTE)
         return verdict if status == 0 else self._resolve(status, verdict, batch, inputs)
 
     def observe(self, graph: int | None, reason: Reason, batch: BatchDescriptor) -> None:

@@ -1,23 +1,20 @@
-"""What the demo shows, from what was seen: the hang, the guarded run, and the audits."""
+"""The story of the demo: everything that was seen, and whether it came out as it should."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import signal
 
 import msgspec
 
-from graphguard import manifest
-from graphguard.audit import Finding, audit, load
-from graphguard.demo.processes import RankReport, RunReport, run_ranks
-from graphguard.manifest import Manifest
+from graphguard.agreement.watcher import STUCK_EXIT_CODE
+from graphguard.audit import Finding
+from graphguard.blackbox.choosing import Chosen
+from graphguard.blackbox.events import DivergenceKind, Event
+from graphguard.blackbox.merge import merge
+from graphguard.verdict import Action, Reason, Verdict
 
 TOLERANCE = 1e-9
 """How far double precision may be from the eager run: padding changes the order of sums."""
-
-Progress = Callable[[str], None]
 
 
 class Stand(msgspec.Struct):
@@ -48,13 +45,59 @@ class StepResult(msgspec.Struct):
     difference: float
 
 
+class Adoption(msgspec.Struct):
+    """The step in which only one rank sees that it cannot replay, and all do as it does.
+
+    Attributes:
+        rank: Whose tensor has moved. It comes first.
+        step: What the ranks did, in their order.
+    """
+
+    rank: int
+    step: StepResult
+
+    @property
+    def as_claimed(self) -> bool:
+        """Whether that rank ran eagerly, the others did the same, and the outputs are right."""
+        verdicts = [str(Verdict(Action.EAGER, Reason.ADOPTED))] * len(self.step.verdicts)
+        if self.rank < len(verdicts):
+            verdicts[self.rank] = str(Verdict(Action.EAGER, Reason.INPUT_ADDRESS))
+        return (
+            len(verdicts) > 1
+            and self.step.verdicts == verdicts
+            and self.step.difference <= TOLERANCE
+        )
+
+
 class Guarded(msgspec.Struct):
-    """The run with the guard."""
+    """The run with the guard.
+
+    Attributes:
+        outcome: How it ended.
+        seconds: How long it took.
+        steps: Its steps.
+        equal_to_eager: Whether all outputs equal those of the eager run.
+        adoption: The step after them, if the ranks came so far.
+        agreed_launches: In how many launches the black boxes show that all ranks did the same.
+    """
 
     outcome: str
     seconds: float
     steps: list[StepResult]
     equal_to_eager: bool
+    adoption: Adoption | None
+    agreed_launches: int
+
+    @property
+    def as_claimed(self) -> bool:
+        """Whether it ended, with right outputs, and ranks that agreed on every launch."""
+        return (
+            self.outcome == "completed"
+            and self.equal_to_eager
+            and self.adoption is not None
+            and self.adoption.as_claimed
+            and self.agreed_launches == len(self.steps) + 1
+        )
 
 
 class Audit(msgspec.Struct):
@@ -64,6 +107,118 @@ class Audit(msgspec.Struct):
     planted: list[Finding]
 
 
+class RankEnd(msgspec.Struct):
+    """How a rank ended.
+
+    Attributes:
+        rank: Its number.
+        launched: Whether its black box shows that it began the launch in which ranks diverged.
+        exit_code: How it ended by itself, or None if it had to be ended.
+        seconds: From the divergence, or from the death of the other one, to its end.
+    """
+
+    rank: int
+    launched: bool
+    exit_code: int | None
+    seconds: float | None
+
+
+class Refusal(msgspec.Struct):
+    """The error of a rank that would have launched something else.
+
+    Attributes:
+        rank: Its number.
+        launch: Which launch of the group it refused.
+        message: What the error says.
+        seconds: How long after the divergence it was raised.
+    """
+
+    rank: int
+    launch: int
+    message: str
+    seconds: float
+
+
+class Diverging(msgspec.Struct):
+    """The run in which one rank would launch something else than the others have launched.
+
+    Attributes:
+        outcome: How it ended.
+        seconds: How long it took, the start of the processes included.
+        sides: What each side would launch.
+        refusal: The error, if there was one.
+        ranks: How each rank ended.
+    """
+
+    outcome: str
+    seconds: float
+    sides: tuple[str, ...]
+    refusal: Refusal | None
+    ranks: list[RankEnd]
+
+    @property
+    def as_claimed(self) -> bool:
+        """Whether one was refused before it launched, and whoever had launched was ended."""
+        refusal = self.refusal
+        return (
+            self.outcome == "ended"
+            and refusal is not None
+            and all(side in refusal.message for side in self.sides)
+            and len(self.ranks) > 1
+            and all(
+                end.launched is (end.rank != refusal.rank)
+                and end.exit_code == (STUCK_EXIT_CODE if end.launched else 1)
+                for end in self.ranks
+            )
+        )
+
+
+class Killed(msgspec.Struct):
+    """The run in which one rank was killed in the middle of a replay.
+
+    Attributes:
+        outcome: How it ended.
+        seconds: How long it took, the start of the processes included.
+        rank: The one that was killed.
+        ranks: How each rank ended.
+        black_boxes: What they have left.
+    """
+
+    outcome: str
+    seconds: float
+    rank: int
+    ranks: list[RankEnd]
+    black_boxes: Chosen
+
+    @property
+    def as_claimed(self) -> bool:
+        """Whether the black boxes show where each rank was, and the others were ended."""
+        codes = {end.rank: end.exit_code for end in self.ranks}
+        expected = dict.fromkeys(codes, STUCK_EXIT_CODE) | {self.rank: -signal.SIGKILL}
+        return self.outcome == "ended" and codes == expected and self._is_shown(sorted(codes))
+
+    def _is_shown(self, ranks: list[int]) -> bool:
+        timeline = merge(self.black_boxes.boxes)
+        standings = [standing for standing in timeline.standings if standing.group]
+        gone = {
+            timeline.boxes[member].rank
+            for member, record in timeline.divergences
+            if record.detail == DivergenceKind.PEER_GONE and record.peer_rank == self.rank
+        }
+        return (
+            [timeline.boxes[standing.member].rank for standing in standings] == ranks
+            and all(
+                standing.begun is not None
+                and standing.begun.event == Event.REPLAY_BEGIN
+                and standing.behind == (timeline.boxes[standing.member].rank == self.rank)
+                for standing in standings
+            )
+            and gone == set(ranks) - {self.rank}
+            and timeline.first_difference is None
+            and not timeline.damaged
+        )
+
+
 class Story(msgspec.Struct):
     """Everything the demo saw."""
 
@@ -71,7 +226,10 @@ class Story(msgspec.Struct):
     unguarded: Unguarded
     guarded: Guarded
     audit: Audit
+    diverging: Diverging
+    killed: Killed
     manifests: list[str]
+    black_boxes: list[str]
     troubles: list[str] = []
 
     @property
@@ -79,110 +237,9 @@ class Story(msgspec.Struct):
         """Whether everything came out as graphguard's README says."""
         return (
             self.unguarded.outcome == "hang"
-            and self.guarded.outcome == "completed"
-            and self.guarded.equal_to_eager
+            and self.guarded.as_claimed
             and not self.audit.recorded
             and bool(self.audit.planted)
+            and self.diverging.as_claimed
+            and self.killed.as_claimed
         )
-
-
-def tell(num_ranks: int, bound: float, keep: Path | None, progress: Progress) -> Story:
-    """Run the demo.
-
-    Args:
-        num_ranks: How many processes.
-        bound: Seconds without a word after which a run counts as hanging.
-        keep: Where the manifests are left; without it they are deleted.
-        progress: Told what happens next, a sentence at a time.
-    """
-    with tempfile.TemporaryDirectory(prefix="graphguard-demo-") as temporary:
-        folder = Path(temporary) if keep is None else keep
-        progress(f"unguarded: {num_ranks} processes start, then up to {bound:g} s of silence")
-        unguarded = run_ranks(num_ranks, "off", bound=bound)
-        progress("guarded: the same steps with mode=enforce")
-        recorded = folder / "recorded"
-        guarded = run_ranks(num_ranks, "enforce", bound=bound, manifests=recorded)
-        progress("audit: the manifests of the guarded run, then a copy with a planted difference")
-        findings = Audit([], [])
-        if guarded.outcome == "completed":
-            planted = plant(recorded, folder / "planted")
-            findings = Audit(audit(load([recorded]).manifests), audit(load([planted]).manifests))
-        kept = [] if keep is None else sorted(str(p) for p in folder.glob("*/*.json"))
-        return Story(
-            ranks=num_ranks,
-            unguarded=_unguarded(unguarded),
-            guarded=_guarded(guarded),
-            audit=findings,
-            manifests=kept,
-            troubles=_troubles(unguarded, "hang") + _troubles(guarded, "completed"),
-        )
-
-
-def plant(recorded: Path, planted: Path) -> Path:
-    """Copy manifests, and let rank 1 reduce half as many elements in the last call of a graph."""
-    for path in sorted(recorded.glob(manifest.FILE_PATTERN)):
-        recording = manifest.read(path)
-        manifest.write(_with_other_count(recording) if recording.rank == 1 else recording, planted)
-    return planted
-
-
-def _with_other_count(recording: Manifest) -> Manifest:
-    *others, signature = recording.signatures
-    *calls, call = signature.collectives
-    changed = msgspec.structs.replace(call, count=(call.count or 0) // 2)
-    signature = msgspec.structs.replace(signature, collectives=(*calls, changed))
-    return msgspec.structs.replace(recording, signatures=(*others, signature))
-
-
-def _unguarded(run: RunReport) -> Unguarded:
-    return Unguarded(
-        outcome=run.outcome,
-        seconds=round(run.seconds, 2),
-        waited_seconds=round(run.waited_seconds, 2),
-        ranks=[_stand(rank) for rank in run.ranks],
-        wrong_outputs=sum(
-            event.get("difference", 0.0) > TOLERANCE for rank in run.ranks for event in rank.events
-        ),
-    )
-
-
-def _stand(rank: RankReport) -> Stand:
-    step, doing = "", ""
-    for event in rank.events:
-        if "step" in event:
-            step = f"step {event['step']} ({event['batch']}), {event['role']}"
-        doing = event.get("does", doing)
-    return Stand(rank.rank, step, doing, rank.stack)
-
-
-def _guarded(run: RunReport) -> Guarded:
-    steps: dict[tuple[int, str], StepResult] = {}
-    for rank in run.ranks:
-        for event in rank.events:
-            if "difference" in event:
-                place = steps.setdefault(
-                    (event["step"], event["role"]),
-                    StepResult(event["batch"], event["role"], [], 0.0),
-                )
-                place.verdicts.append(f"{event['action']} ({event['reason']})")
-                place.difference = max(place.difference, event["difference"])
-    results = [steps[key] for key in sorted(steps, key=lambda key: (key[0], key[1] != "target"))]
-    return Guarded(
-        outcome=run.outcome,
-        seconds=round(run.seconds, 2),
-        steps=results,
-        equal_to_eager=bool(results) and all(step.difference <= TOLERANCE for step in results),
-    )
-
-
-def _troubles(run: RunReport, expected: str) -> list[str]:
-    if run.outcome == expected:
-        return []
-    return [
-        f"rank {rank.rank} (exit code {rank.exit_code}): " + "\n".join(_last(rank))
-        for rank in run.ranks
-    ]
-
-
-def _last(rank: RankReport) -> list[Any]:
-    return [*rank.stderr, *rank.events[-1:]]
