@@ -1,23 +1,24 @@
-/* Advance notice: something holds from a step on, for every rank or for none. */
+/* Advance notice: something holds from a step on, for every rank or for none.
+ *
+ * An announcer is a process of its own, so that a rank may announce at any moment of its steps.
+ */
 #include "ledger.inc"
 
 #ifndef STEPS
 #define STEPS 4
 #endif
-#ifndef NOTICES
-#define NOTICES 2
+#ifndef ANNOUNCERS
+#define ANNOUNCERS 2
 #endif
+#ifndef TRIES
+#define TRIES 1
+#endif
+#define NOTICES (ANNOUNCERS * TRIES)
 
 #define PASSED(rank) (rank)
 #define NOTICE(number) (RANKS + (number))
 #define WORDS (RANKS + NOTICES)
 #define WRITERS (RANKS + ANNOUNCERS)
-#ifndef ANNOUNCERS
-#define ANNOUNCERS 2
-#endif
-#ifndef TRIES
-#define TRIES (NOTICES / ANNOUNCERS)
-#endif
 #include "store_buffer.inc"
 
 /* The word of a notice: its state, and the step from which it holds. */
@@ -28,146 +29,204 @@
 #define word_of(state, from) ((from) * 4 + (state))
 #define state_of(word) ((word) % 4)
 #define from_of(word) ((word) / 4)
+#define holds(word, step) (state_of(word) == CONFIRMED && from_of(word) <= (step))
 
+/* How far an announcer's step is from what every rank has passed. */
 #ifdef EARLY_CONFIRM
 #define AHEAD 1
 #else
 #define AHEAD 2
 #endif
+
+/* Up to which step a rank must not leave a notice open. */
 #ifdef LATE_WITHDRAW
 #define horizon step
 #else
 #define horizon (step + 1)
 #endif
 
-hidden byte N1_for_all_or_none, N2_final_is_final, N3_one_order;
+hidden byte N1_all_or_none, N2_final_is_final, N3_one_order;
 
 byte notice_count;
 
-/* For every rank and notice the highest step for which the rank knows whether the notice holds. No
- * rank looks before its first step, so none holds there. */
-byte known[RANKS * NOTICES];
-#define known_until(rank, number) known[(rank) * NOTICES + (number)]
-#define not_past(rank) (known_until(rank, mine) < from)
+/* For every rank and notice: the highest step for which the rank has settled whether the notice
+ * holds. No rank looks before its first step, so none holds there. */
+byte settled[RANKS * NOTICES];
+#define settled_by(rank, notice) settled[(rank) * NOTICES + (notice)]
+#define is_not_past(rank) (settled_by(rank, notice) < from)
+
+/* What is in force must be the same for every rank in this step, any of them. */
+byte watched;
+byte agreed; /* 0: no rank has come to it, else 1 + in_force */
+
+/* ---- the word of a notice becomes final ---- */
+
+inline confirm() {
+    CLAIM(N2_final_is_final, state_of(load(NOTICE(notice))) == PROPOSED);
+    CLAIM(N1_all_or_none, FOR_ALL(is_not_past));
+    memory[NOTICE(notice)] = word_of(CONFIRMED, from)
+}
+
+inline withdraw() {
+    CLAIM(N2_final_is_final, state_of(load(NOTICE(notice))) == PROPOSED);
+    memory[NOTICE(notice)] = word_of(WITHDRAWN, from)
+}
 
 /* ---- announce ---- */
 
-/* Any step may be tried, those that have been passed included: what margin is taken only changes
- * how often a notice is withdrawn. */
+/* Tries any step, those that have been passed included: which margin is taken only changes how
+ * often a notice is withdrawn. */
+inline propose() {
+    atomic {
+        drained -> notice = notice_count;
+        notice_count++;
+        select(from : 2 .. STEPS + 1);
+        store(NOTICE(notice), word_of(PROPOSED, from))
+    }
+#ifndef NO_ANNOUNCER_FENCE
+    ;
+    drained
+#endif
+}
+
+inline look_at_all() {
+    ahead_of_all = true;
+#ifndef NO_CONFIRM
+    do
+    :: rank == RANKS || !ahead_of_all -> break
+    :: else -> ahead_of_all = (load(PASSED(rank)) + AHEAD <= from); rank++
+    od
+#endif
+}
+
+inline answer() {
+    atomic {
+        drained;
+        if
+#ifdef PLAIN_CONFIRM
+        :: ahead_of_all -> confirm()
+        :: else -> withdraw()
+#else
+        :: load(NOTICE(notice)) != word_of(PROPOSED, from) -> ahead_of_all = false
+        :: load(NOTICE(notice)) == word_of(PROPOSED, from) && ahead_of_all -> confirm()
+        :: load(NOTICE(notice)) == word_of(PROPOSED, from) && !ahead_of_all -> withdraw()
+#endif
+        fi;
+        tries = (ahead_of_all -> TRIES : tries + 1);
+        notice = 0; from = 0; rank = 0; ahead_of_all = false
+    }
+}
+
 proctype Announcer() {
-    byte mine, from, rank, tries;
+    byte notice, from, rank, tries;
     bool ahead_of_all;
 
     do
     :: tries == TRIES -> break
     :: else ->
-        atomic {
-            drained -> mine = notice_count; notice_count++; tries++;
-            select(from : 2 .. STEPS + 1);
-            store(NOTICE(mine), word_of(PROPOSED, from))
-        }
-#ifndef NO_ANNOUNCER_FENCE
-        drained;
-#endif
-        ahead_of_all = true;
-#ifndef NO_CONFIRM
-        rank = 0;
-        do
-        :: rank == RANKS || !ahead_of_all -> break
-        :: else -> ahead_of_all = (load(PASSED(rank)) + AHEAD <= from); rank++
-        od;
-#endif
-        atomic {
-            drained;
-#ifdef PLAIN_CONFIRM
-            if
-            :: ahead_of_all -> confirm()
-            :: else -> withdraw()
-            fi
+        propose();
+        look_at_all();
+        answer()
+    od
+}
+
+/* ---- read_notices ---- */
+
+/* Of two notices about one thing the one with the later step is in force, and of equal steps the
+ * one with the higher number. */
+#ifdef LEARNED_ORDER
+#define is_later (latest == 1 + notice)
 #else
-            if
-            :: load(NOTICE(mine)) != word_of(PROPOSED, from)
-            :: load(NOTICE(mine)) == word_of(PROPOSED, from) && ahead_of_all -> confirm()
-            :: load(NOTICE(mine)) == word_of(PROPOSED, from) && !ahead_of_all -> withdraw()
-            fi
+#define is_later true
 #endif
-            ;
-            if
-            :: state_of(load(NOTICE(mine))) == CONFIRMED -> tries = TRIES
-            :: else
-            fi;
-            mine = 0; from = 0; rank = 0; ahead_of_all = false
-        }
-    od
+
+inline learn() {
+#ifdef LEARNED_ORDER
+    if
+    :: state_of(seen) == CONFIRMED && !(learned & (1 << notice)) ->
+        learned = learned | (1 << notice); latest = 1 + notice
+    :: else
+    fi
+#else
+    skip
+#endif
 }
 
-inline confirm() {
-    CLAIM(N2_final_is_final, state_of(load(NOTICE(mine))) == PROPOSED);
-    CLAIM(N1_for_all_or_none, FOR_ALL(not_past));
-    memory[NOTICE(mine)] = word_of(CONFIRMED, from)
+inline put_in_force() {
+    if
+    :: in_force == 0 || from_of(seen) > in_force_from || (from_of(seen) == in_force_from && is_later) ->
+        in_force = 1 + notice; in_force_from = from_of(seen)
+    :: else
+    fi
 }
 
-inline withdraw() {
-    CLAIM(N2_final_is_final, state_of(load(NOTICE(mine))) == PROPOSED);
-    memory[NOTICE(mine)] = word_of(WITHDRAWN, from)
-}
-
-/* ---- read ---- */
-
-inline read_notices() {
-    /* Those that are announced after this are not looked at. */
-    atomic {
-        count = notice_count;
-        mine = count;
-        do
-        :: mine == NOTICES -> break
-        :: else -> known_until(me, mine) = step + 1; mine++
-        od;
-        mine = 0
-    }
-    do
-    :: mine == count -> break
-    :: else -> look(); mine++
-    od
+/* A notice that holds in the next step, and is not seen to, would hold on other ranks only. */
+inline settle() {
+    if
+    :: holds(seen, step + 1) -> put_in_force()
+    :: else -> CLAIM(N1_all_or_none, !holds(load(NOTICE(notice)), step + 1))
+    fi;
+    settled_by(me, notice) = step + 1
 }
 
 inline look() {
-    seen = load(NOTICE(mine));
+    seen = load(NOTICE(notice));
     atomic {
         if
 #ifndef NO_WITHDRAW
         :: state_of(seen) == PROPOSED && from_of(seen) <= horizon ->
             drained;
-#ifdef PLAIN_WITHDRAW
-            from = from_of(seen); withdraw(); from = 0;
-#else
             if
-            :: load(NOTICE(mine)) == seen -> from = from_of(seen); withdraw(); from = 0
+#ifdef PLAIN_WITHDRAW
+            :: true ->
+#else
+            :: load(NOTICE(notice)) == seen ->
+#endif
+                from = from_of(seen); withdraw(); from = 0
             :: else
             fi;
-#endif
-            seen = load(NOTICE(mine))
+            seen = load(NOTICE(notice))
 #endif
         :: else
         fi;
-        decide()
+        learn();
+        settle();
+        seen = 0;
+        notice++
     }
 }
 
-/* What is known for the next step, and what follows from all that holds: of two notices about one
- * thing the one with the later step, of equal steps the one with the higher number. */
-inline decide() {
-    if
-    :: state_of(seen) == CONFIRMED && from_of(seen) <= step + 1 ->
-        CLAIM(N1_for_all_or_none, known_until(me, mine) < from_of(seen) || known_until(me, mine) == 0 || true)
-    :: else
-    fi;
-    known_until(me, mine) = step + 1;
-    seen = 0
+inline read_notices() {
+    /* What is announced after this is not looked at before the next step. */
+    atomic {
+        count = notice_count;
+        notice = count;
+        do
+        :: notice == NOTICES -> break
+        :: else -> settled_by(me, notice) = step + 1; notice++
+        od;
+        notice = 0
+    }
+    do
+    :: notice == count -> break
+    :: else -> look()
+    od;
+    atomic {
+        if
+        :: step + 1 == watched ->
+            CLAIM(N3_one_order, agreed == 0 || agreed == 1 + in_force);
+            agreed = 1 + in_force
+        :: else
+        fi;
+        notice = 0; count = 0; in_force = 0; in_force_from = 0
+    }
 }
 
 proctype Rank() {
-    byte step, seen, mine, from, count;
+    byte step, seen, notice, from, count, in_force, in_force_from;
+#ifdef LEARNED_ORDER
+    byte learned, latest;
+#endif
 
     do
     :: step == STEPS -> break
@@ -178,4 +237,20 @@ proctype Rank() {
 #endif
         read_notices()
     od
+}
+
+init {
+    atomic {
+        select(watched : 2 .. STEPS + 1);
+        run Rank();
+        run Rank();
+#if RANKS == 3
+        run Rank();
+#endif
+        run Announcer();
+#if ANNOUNCERS == 2
+        run Announcer();
+#endif
+        run Memory()
+    }
 }

@@ -9,7 +9,15 @@ from graphguard.session import Session
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GRAPHGUARD_MODE", "GRAPHGUARD_DIR", "RANK", "WORLD_SIZE", "NO_COLOR"):
+    for name in (
+        "GRAPHGUARD_MODE",
+        "GRAPHGUARD_DIR",
+        "GRAPHGUARD_AGREE_SECONDS",
+        "GRAPHGUARD_WHEN_STUCK",
+        "RANK",
+        "WORLD_SIZE",
+        "NO_COLOR",
+    ):
         monkeypatch.delenv(name, raising=False)
     # Tests of the black box ask for one. Others must not write rings into the user's directory.
     monkeypatch.setenv("GRAPHGUARD_RING_ENTRIES", "0")

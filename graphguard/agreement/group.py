@@ -68,7 +68,9 @@ class Agreement:
         self._store = store
         self._group = group
         self._seconds = environment.agree_seconds() if seconds is None else seconds
-        self._rendezvous = Rendezvous(store, group.rank, len(group.ranks), group.name)
+        self._rendezvous = Rendezvous(
+            store, group.rank, len(group.ranks), group.name, ranks=group.ranks
+        )
         self._ledger: LocalLedger | None = None
         self._members: list[Member] = []
         self._failure: Exception | None = None

@@ -16,6 +16,9 @@ from graphguard.verdict import Action, Reason, Verdict
 TOLERANCE = 1e-9
 """How far double precision may be from the eager run: padding changes the order of sums."""
 
+ERROR_EXIT_CODE = 1
+"""What Python ends with after an error that nobody has caught."""
+
 
 class Stand(msgspec.Struct):
     """Where a rank stood when it no longer moved."""
@@ -112,13 +115,11 @@ class RankEnd(msgspec.Struct):
 
     Attributes:
         rank: Its number.
-        launched: Whether its black box shows that it began the launch in which ranks diverged.
         exit_code: How it ended by itself, or None if it had to be ended.
-        seconds: From the divergence, or from the death of the other one, to its end.
+        seconds: From the divergence, or from the death of a rank, to its end.
     """
 
     rank: int
-    launched: bool
     exit_code: int | None
     seconds: float | None
 
@@ -145,31 +146,32 @@ class Diverging(msgspec.Struct):
     Attributes:
         outcome: How it ended.
         seconds: How long it took, the start of the processes included.
-        sides: What each side would launch.
         refusal: The error, if there was one.
-        ranks: How each rank ended.
+        sides: What the ranks would launch in that launch, by their black boxes.
+        launched: Which ranks have begun it, by their black boxes.
+        ends: How each rank ended.
     """
 
     outcome: str
     seconds: float
-    sides: tuple[str, ...]
     refusal: Refusal | None
-    ranks: list[RankEnd]
+    sides: list[str]
+    launched: list[int]
+    ends: list[RankEnd]
 
     @property
     def as_claimed(self) -> bool:
         """Whether one was refused before it launched, and whoever had launched was ended."""
-        refusal = self.refusal
+        if self.outcome != "ended" or self.refusal is None:
+            return False
+        others = [end.rank for end in self.ends if end.rank != self.refusal.rank]
+        expected = {**dict.fromkeys(others, STUCK_EXIT_CODE), self.refusal.rank: ERROR_EXIT_CODE}
         return (
-            self.outcome == "ended"
-            and refusal is not None
-            and all(side in refusal.message for side in self.sides)
-            and len(self.ranks) > 1
-            and all(
-                end.launched is (end.rank != refusal.rank)
-                and end.exit_code == (STUCK_EXIT_CODE if end.launched else 1)
-                for end in self.ranks
-            )
+            len(self.sides) > 1
+            and all(side in self.refusal.message for side in self.sides)
+            and bool(others)
+            and self.launched == others
+            and {end.rank: end.exit_code for end in self.ends} == expected
         )
 
 
@@ -180,40 +182,41 @@ class Killed(msgspec.Struct):
         outcome: How it ended.
         seconds: How long it took, the start of the processes included.
         rank: The one that was killed.
-        ranks: How each rank ended.
+        ends: How each rank ended.
         black_boxes: What they have left.
     """
 
     outcome: str
     seconds: float
     rank: int
-    ranks: list[RankEnd]
+    ends: list[RankEnd]
     black_boxes: Chosen
 
     @property
     def as_claimed(self) -> bool:
         """Whether the black boxes show where each rank was, and the others were ended."""
-        codes = {end.rank: end.exit_code for end in self.ranks}
-        expected = dict.fromkeys(codes, STUCK_EXIT_CODE) | {self.rank: -signal.SIGKILL}
+        codes = {end.rank: end.exit_code for end in self.ends}
+        expected = {**dict.fromkeys(codes, STUCK_EXIT_CODE), self.rank: -signal.SIGKILL}
         return self.outcome == "ended" and codes == expected and self._is_shown(sorted(codes))
 
     def _is_shown(self, ranks: list[int]) -> bool:
         timeline = merge(self.black_boxes.boxes)
         standings = [standing for standing in timeline.standings if standing.group]
-        gone = {
-            timeline.boxes[member].rank
+        rank_of = [box.rank for box in timeline.boxes]
+        found_it_gone = {
+            rank_of[member]
             for member, record in timeline.divergences
             if record.detail == DivergenceKind.PEER_GONE and record.peer_rank == self.rank
         }
         return (
-            [timeline.boxes[standing.member].rank for standing in standings] == ranks
+            [rank_of[standing.member] for standing in standings] == ranks
             and all(
                 standing.begun is not None
                 and standing.begun.event == Event.REPLAY_BEGIN
-                and standing.behind == (timeline.boxes[standing.member].rank == self.rank)
+                and standing.behind == (1 if rank_of[standing.member] == self.rank else 0)
                 for standing in standings
             )
-            and gone == set(ranks) - {self.rank}
+            and found_it_gone == set(ranks) - {self.rank}
             and timeline.first_difference is None
             and not timeline.damaged
         )

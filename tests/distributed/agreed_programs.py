@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from graphguard import BatchDescriptor, Captured, GuardedCapture, RanksDiverged, Session, guard
+from graphguard.agreement import members
 from graphguard.graphs.emulated import EmulatedGraph, capture
 
 MAX_TOKENS = 64
@@ -196,3 +201,49 @@ def refused() -> dict[str, Any]:
         if dist.get_rank() == 1:
             dist.barrier()
     return {"message": message}
+
+
+def nodes_that_differ() -> dict[str, Any]:
+    """Take each rank for a node, and let rank 1 run another batch in one step.
+
+    All ranks are on this machine, so that they are several nodes is what is made up here: the name
+    of their shared memory.
+    """
+    members._memory = lambda: f"node {dist.get_rank()}"
+    step = Silent().guarded("target", "16x2", mode=os.environ["MODE"])
+    run(step, *["16x2"] * 50)
+    run(step, "15x1" if dist.get_rank() == 1 else "16x2")
+    agreement = step.agreement
+    assert agreement is not None
+    error = ""
+    deadline = time.monotonic() + 20.0
+    try:
+        while not agreement.divergences and time.monotonic() < deadline:
+            run(step, "16x2")
+            time.sleep(0.01)
+        run(step, "16x2")
+    except RanksDiverged as refused:
+        error = refused.message
+    dist.barrier()
+    return {"divergences": [[str(d.kind), d.step] for d in agreement.divergences], "error": error}
+
+
+def peer_that_ends() -> dict[str, Any]:
+    """Let rank 1 end without a word, which the other one learns before its next step."""
+    step = Silent().guarded("target", "16x2")
+    run(step, "16x2")
+    dist.barrier()
+    if dist.get_rank() == 1:
+        os._exit(0)
+    agreement = step.agreement
+    assert agreement is not None
+    deadline = time.monotonic() + 20.0
+    while agreement.stopped_by is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    try:
+        run(step, "16x2")
+    except RanksDiverged as error:
+        told = {"step": error.step, "ranks": list(error.ranks), "message": error.message}
+        Path(os.environ["TOLD"]).write_text(json.dumps(told))
+    # The group cannot be taken down without the other rank.
+    os._exit(0)

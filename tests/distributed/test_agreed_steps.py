@@ -1,5 +1,6 @@
 """Guards with a group, on real ranks."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,25 @@ def test_a_rank_that_skips_the_drafter_is_refused_and_the_other_one_learns_of_it
     assert told.startswith("4 [1]: rank 0: rank 1 refused step 4 of 0[0-1]")
     assert sides in refused
     assert sides in told
+
+
+def test_nodes_that_differ_are_named_in_observe(tmp_path: Path) -> None:
+    for result in run("agreed_programs:nodes_that_differ", 2, tmp_path, MODE="observe"):
+        assert result == {"divergences": [["nodes_differ", 51]], "error": ""}
+
+
+def test_nodes_that_differ_launch_nothing_more_in_enforce(tmp_path: Path) -> None:
+    for result in run("agreed_programs:nodes_that_differ", 2, tmp_path, MODE="enforce"):
+        assert result["divergences"] == [["nodes_differ", 51]]
+        assert "51" in result["error"]
+
+
+def test_after_a_rank_has_ended_without_a_word_the_next_step_is_refused(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    # Neither rank leaves a result: both end at once, as a rank that crashes does.
+    with pytest.raises(FileNotFoundError):
+        run("agreed_programs:peer_that_ends", 2, tmp_path, TOLD=str(told))
+
+    error = json.loads(told.read_text())
+    assert (error["step"], error["ranks"]) == (1, [1])
+    assert "has ended without a word after step 1" in error["message"]

@@ -129,9 +129,7 @@ _AT_CAPTURE = [
 
 _OBSERVED = {
     "wrong graph": serves(replaced("drafter 8x2 > 16x2"), body=one_size),
-    "wrong graph, first to come": serves(
-        replaced("drafter 8x2 > 16x2"), body=one_size, first=True
-    ),
+    "wrong graph, first to come": serves(replaced("drafter 8x2 > 16x2"), body=one_size, first=True),
     "eager against graph": serves(replaced("drafter 8x2 > eager"), body=one_size),
     "graph against eager": serves(
         replaced("drafter 8x2 > 8x2"), usual=replaced("drafter 8x2 > eager"), body=one_size
@@ -315,11 +313,19 @@ _MEMORY = [
     Fault("slot damaged", "enforce", "memory", damage.damages(damage.slot), _DAMAGED),
     Fault("slot damaged", "observe", "memory", damage.damages(damage.slot), _SEEN_DAMAGED),
     Fault("decision damaged", "enforce", "memory", damage.damages(damage.cell), _DAMAGED),
-    Fault("trouble word damaged", "enforce", "memory", damage.damages(damage.trouble_word), _DAMAGED),
     Fault(
-        "trouble word damaged", "observe", "memory", damage.damages(damage.trouble_word), _SEEN_DAMAGED
+        "trouble word damaged", "enforce", "memory", damage.damages(damage.trouble_word), _DAMAGED
     ),
-    Fault("pace damaged", "observe", "memory", damage.damages(damage.passed_word, 1), _SEEN_DAMAGED),
+    Fault(
+        "trouble word damaged",
+        "observe",
+        "memory",
+        damage.damages(damage.trouble_word),
+        _SEEN_DAMAGED,
+    ),
+    Fault(
+        "pace damaged", "observe", "memory", damage.damages(damage.passed_word, 1), _SEEN_DAMAGED
+    ),
     Fault("pace damaged", "enforce", "memory", damage.damages(damage.passed_word), NOTHING),
     Fault(
         "no room for the ledger",
@@ -363,7 +369,8 @@ _SOUND = [
 ]
 
 FAULTS = {
-    fault.key: fault for fault in (*_AT_CAPTURE, *_AT_LAUNCH, *_PROCESSES, *_MEMORY, *_PACE, *_SOUND)
+    fault.key: fault
+    for fault in (*_AT_CAPTURE, *_AT_LAUNCH, *_PROCESSES, *_MEMORY, *_PACE, *_SOUND)
 }
 
 _GOES_WRONG = both(Side(End.ANY))
