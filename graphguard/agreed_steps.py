@@ -251,7 +251,7 @@ class AgreedSteps:
                 DivergenceKind.DAMAGED,
                 f"the ledger holds for rank {rank} what no rank has written",
             ),
-            Seen.IMPOSSIBLE: (DivergenceKind.REFUSED, "the ranks vote for what excludes another"),
+            Seen.IMPOSSIBLE: (DivergenceKind.REFUSED, "no launch serves what all ranks want"),
             Seen.TIMED_OUT: (
                 DivergenceKind.VOTE_TIMED_OUT,
                 "not all ranks came to the vote in time",

@@ -7,15 +7,13 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import msgspec
-
 from graphguard.errors import CommandError
 
 MAX_RANKS = 8
 
 
 class DemoCommand:
-    """Show a hang that really happens, the same steps guarded, and an audit.
+    """Show a hang that really happens, the same steps guarded, and what is left of a killed rank.
 
     Starts real processes with real collectives (gloo) that serve a small tensor-parallel model
     with a drafter: steps of 16x2 and 15x2, then one of 15x1. Unguarded, rank 0 replays the graph
@@ -23,6 +21,10 @@ class DemoCommand:
     bounded time, shows where each rank stands and ends what it started. Guarded, the same steps
     finish and their outputs equal those of an all-eager run. Then the recorded manifests are
     audited, and a copy with a planted difference.
+
+    Two more runs end before their last step. In one, a rank would launch something else than the
+    others have launched: it is refused, and they are ended within seconds. In the other, a rank is
+    killed in the middle of a replay, and the black boxes of all ranks are read.
 
     Ends with 0 if everything came out that way, and with 1 if not.
     """
@@ -41,20 +43,17 @@ class DemoCommand:
             help="silence after which a run counts as hanging (default: 5)",
         )
         parser.add_argument(
-            "--keep", type=Path, metavar="DIR", help="leave the manifests in this directory"
+            "--keep", type=Path, metavar="DIR", help="leave manifests and black boxes here"
         )
 
     def run(self, args: argparse.Namespace) -> int:
         """Run the demo; 1 if it did not come out as it should."""
         _require(args)
-        from graphguard.demo.story import tell
+        from graphguard.demo.telling import tell
         from graphguard.reporters import demo
 
         story = tell(args.ranks, args.bound, args.keep, _progress)
-        if args.json:
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(story)).decode() + "\n")
-        else:
-            sys.stdout.write(demo.render(story))
+        sys.stdout.write(demo.render_json(story) if args.json else demo.render(story))
         return 0 if story.as_claimed else 1
 
 

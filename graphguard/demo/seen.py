@@ -78,7 +78,7 @@ def diverging(run: RunReport, black_boxes: Chosen) -> Diverging:
         outcome=run.outcome,
         seconds=round(run.seconds, 2),
         refusal=refusal,
-        sides=[f"{side.check.action_name} of {side.check.role}" for side in sides if side.check],
+        sides=[side.check.role for side in sides if side.check is not None],
         launched=sorted(
             timeline.boxes[member].rank for side in sides if side.launch for member in side.members
         ),

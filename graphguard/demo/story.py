@@ -147,8 +147,8 @@ class Diverging(msgspec.Struct):
         outcome: How it ended.
         seconds: How long it took, the start of the processes included.
         refusal: The error, if there was one.
-        sides: What the ranks would launch in that launch, by their black boxes.
-        launched: Which ranks have begun it, by their black boxes.
+        sides: The roles that ranks would launch there, by their black boxes.
+        launched: Which ranks have begun to, by their black boxes.
         ends: How each rank ended.
     """
 

@@ -42,17 +42,15 @@ def tell(num_ranks: int, bound: float, keep: Path | None, progress: Progress) ->
         progress(f"unguarded: {num_ranks} processes start, then up to {bound:g} s of silence")
         unguarded = seen.unguarded(runs.run("unguarded", expected="hang"))
         progress("guarded: the same steps with mode=enforce, then a static tensor moves")
-        guarded = seen.guarded(runs.run("guarded", expected="completed"), runs.boxes("guarded"))
+        guarded = seen.guarded(*runs.recorded("guarded", expected="completed"))
         progress("audit: the manifests of the guarded run, then a copy with a planted difference")
         findings = Audit([], [])
         if guarded.outcome == "completed":
             findings = _audits(folder / "guarded", folder / "planted")
         progress(f"divergence: rank {ODD_RANK} skips a launch that the others have begun")
-        diverging = seen.diverging(
-            runs.run("diverging", expected="ended"), runs.boxes("diverging")
-        )
+        diverging = seen.diverging(*runs.recorded("diverging", expected="ended"))
         progress(f"black box: rank {ODD_RANK} is killed in the middle of a replay")
-        killed = seen.killed(runs.run("killed", expected="ended"), runs.boxes("killed"))
+        killed = seen.killed(*runs.recorded("killed", expected="ended"))
         return Story(
             ranks=num_ranks,
             unguarded=unguarded,
@@ -96,13 +94,18 @@ class _Runs:
             ]
         return run
 
-    def boxes(self, part: str) -> Chosen:
-        """Read the black boxes of a part as ``graphguard blackbox`` does."""
+    def recorded(self, part: str, expected: str) -> tuple[RunReport, Chosen]:
+        """Run a part and read the black boxes that it leaves, as ``graphguard blackbox`` does."""
+        run = self.run(part, expected)
         try:
-            return choosing.load([self._folder / part])
+            chosen = choosing.load([self._folder / part])
         except CommandError as error:
             self.troubles.append(f"{part}: {error.message}")
-            return Chosen(())
+            return run, Chosen(())
+        # Where they are kept there may be some of an earlier demo.
+        pids = {rank.pid for rank in run.ranks}
+        boxes = tuple(box for box in chosen.boxes if box.pid in pids)
+        return run, msgspec.structs.replace(chosen, boxes=boxes)
 
 
 def plant(recorded: Path, planted: Path) -> Path:

@@ -1,11 +1,24 @@
-"""The demo's story as text for people."""
+"""The demo's story as text for people, and as JSON for programs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from graphguard.demo.story import Guarded, Stand, Story, Unguarded
-from graphguard.reporters import table, text
+import msgspec
+
+from graphguard.agreement.watcher import STUCK_EXIT_CODE
+from graphguard.blackbox.merge import merge
+from graphguard.demo.story import (
+    Adoption,
+    Diverging,
+    Guarded,
+    Killed,
+    RankEnd,
+    Stand,
+    Story,
+    Unguarded,
+)
+from graphguard.reporters import blackbox, blackbox_json, table, text
 
 STACK_LINES = 3
 
@@ -22,11 +35,27 @@ def render(story: Story) -> str:
         "AUDIT of a copy in which rank 1 reduces half as many elements in its last call",
         f"  {_findings(len(story.audit.planted))}",
         *("  " + line for line in text.findings(story.audit.planted) if line),
+        "",
+        *_diverging(story.diverging),
+        "",
+        *_killed(story.killed),
     ]
     lines += [f"trouble: {trouble}" for trouble in story.troubles]
-    if story.manifests:
-        lines += ["", "manifests:", *("  " + path for path in story.manifests)]
+    for what, paths in (("manifests", story.manifests), ("black boxes", story.black_boxes)):
+        if paths:
+            lines += ["", f"{what}:", *("  " + path for path in paths)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def render_json(story: Story) -> str:
+    """Return the story as JSON; of the black boxes, what ``graphguard blackbox --json`` finds."""
+    document = msgspec.to_builtins(story)
+    boxes = story.killed.black_boxes
+    document["killed"]["black_boxes"] = msgspec.json.decode(
+        blackbox_json.summary(merge(boxes.boxes), boxes)
+    )
+    document["as_claimed"] = story.as_claimed
+    return msgspec.json.format(msgspec.json.encode(document)).decode() + "\n"
 
 
 def _unguarded(run: Unguarded) -> Iterator[str]:
@@ -49,7 +78,7 @@ def _stand(stand: Stand) -> Iterator[str]:
 
 
 def _guarded(run: Guarded) -> Iterator[str]:
-    yield f"GUARDED (mode=enforce): {run.outcome}, after {run.seconds:.1f} s in all"
+    yield f"GUARDED (mode=enforce, with a group): {run.outcome}, after {run.seconds:.1f} s in all"
     rows = [
         (step.batch, step.role, _agreed(step.verdicts), f"{step.difference:.1e}")
         for step in run.steps
@@ -57,6 +86,50 @@ def _guarded(run: Guarded) -> Iterator[str]:
     columns = ("step", "role", "verdict on every rank", "largest difference to eager")
     yield from ("  " + line for line in table.render("", columns, rows).splitlines() if line)
     yield f"  outputs equal to an all-eager run: {'yes' if run.equal_to_eager else 'NO'}"
+    if run.adoption is not None:
+        yield from _adoption(run.adoption)
+    yield f"  launches in which all ranks did the same, by their black boxes: {run.agreed_launches}"
+
+
+def _adoption(adoption: Adoption) -> Iterator[str]:
+    step = adoption.step
+    yield f"  Then a static tensor moved on rank {adoption.rank} only, which came first to the next step."
+    yield f"  The others did as it does, {step.role} {step.batch}, and the outputs are equal"
+    for rank, verdict in enumerate(step.verdicts):
+        yield f"    rank {rank}: {verdict}"
+
+
+def _diverging(run: Diverging) -> Iterator[str]:
+    yield f"DIVERGENCE (mode=enforce, with a group): {run.outcome}, after {run.seconds:.1f} s in all"
+    yield "  One rank skips its drafter and comes with the next target, when the others have launched"
+    yield "  the drafter. Unguarded these collectives would pair, and one would be missing in the end."
+    if run.refusal is None:
+        yield "  NOBODY was refused"
+    else:
+        yield (
+            f"  rank {run.refusal.rank} was refused within {1e3 * run.refusal.seconds:.1f} ms, "
+            "before it launched anything:"
+        )
+        yield f"    {run.refusal.message}"
+    yield from _ends(run.ends, "the divergence")
+
+
+def _killed(run: Killed) -> Iterator[str]:
+    yield f"BLACK BOX: {run.outcome}, after {run.seconds:.1f} s in all"
+    yield f"  rank {run.rank} was ended with SIGKILL in the middle of a replay."
+    yield from _ends(run.ends, "that")
+    yield "  What the black boxes say, as `graphguard blackbox` reads them:"
+    report = blackbox.render(merge(run.black_boxes.boxes), run.black_boxes, 0)
+    yield from ("    " + line for line in report.splitlines() if line)
+
+
+def _ends(ends: Sequence[RankEnd], since: str) -> Iterator[str]:
+    for end in ends:
+        after = "" if end.seconds is None else f", {end.seconds:.1f} s after {since}"
+        by = (
+            " by its watcher: its launch waited in vain" if end.exit_code == STUCK_EXIT_CODE else ""
+        )
+        yield f"  rank {end.rank} ended with {end.exit_code}{by}{after}"
 
 
 def _agreed(verdicts: list[str]) -> str:

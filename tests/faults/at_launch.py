@@ -85,7 +85,7 @@ def knows_a_quarantine_alone(*, first: bool = False) -> Program:
             _, guarded = job.guards["drafter"]
             group = guarded._group
             assert group is not None
-            group._quarantined.add(guarded.batches.index(BatchDescriptor.parse("8x2")))
+            group.quarantined.add(guarded.batches.index(BatchDescriptor.parse("8x2")))
         job.serve()
 
     return program

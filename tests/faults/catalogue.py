@@ -279,7 +279,7 @@ _PROCESSES = [
         processes.is_stopped(1.5, vote_seconds=0.7),
         Expected(
             Side(End.RAISED, ("peer-refused",), "RanksDiverged"),
-            Side(End.RAISED, ("timed-out", "peer-refused"), "RanksDiverged"),
+            Side(End.RAISED, ("vote-timed-out", "peer-refused"), "RanksDiverged"),
             launches=False,
         ),
     ),
@@ -290,7 +290,7 @@ _PROCESSES = [
         processes.dies_before_a_vote,
         Expected(
             Side(End.KILLED),
-            Side(End.RAISED, ("peer-gone", "timed-out", "peer-refused"), "RanksDiverged"),
+            Side(End.RAISED, ("peer-gone", "vote-timed-out", "peer-refused"), "RanksDiverged"),
             launches=False,
         ),
     ),

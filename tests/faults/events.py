@@ -30,7 +30,7 @@ class EventLog:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o600)
 
-    def write(self, kind: str, **fields: Any) -> None:
+    def write(self, kind: str, /, **fields: Any) -> None:
         line = json.dumps([time.monotonic(), kind, fields])
         os.write(self._descriptor, line.encode() + b"\n")
 

@@ -16,7 +16,7 @@ import msgspec
 
 from tests.faults.events import Event, read_events
 
-BOUND_SECONDS = 25.0
+BOUND_SECONDS = 12.0
 """How long a run may take before all of its processes are killed."""
 
 RUNS_AT_A_TIME = 3

@@ -200,7 +200,7 @@ class Job:
             divergence = report(*arguments)
             self.events.write(
                 "report",
-                kind=str(divergence.kind),
+                kind=divergence.kind.name.lower().replace("_", "-"),
                 step=divergence.step,
                 ranks=divergence.ranks,
                 text=divergence.text,

@@ -51,6 +51,20 @@ def test_the_torch_distributed_example_replays_and_audits(tmp_path: Path) -> Non
     assert "0 findings on 2 ranks" in output
 
 
+def test_the_agreeing_ranks_example_votes_and_refuses(tmp_path: Path) -> None:
+    output = run(
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        "examples/agreeing_ranks.py",
+        folder=tmp_path,
+    )
+
+    for rank in (0, 1):
+        assert f"rank {rank}: 15x2 is pad (padded)" in output
+        assert f"rank {rank}: step 3 of 0[0-1] is refused: no launch serves" in output
+    assert "rank 0: 8x2 is eager (input_address)" in output
+    assert "rank 1: 8x2 is eager (adopted)" in output
+
+
 def readme_code() -> list[str]:
     blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
     return [block.partition("```")[0] for block in blocks]
