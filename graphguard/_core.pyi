@@ -262,7 +262,11 @@ class Ledger:
         """Return what was seen last: what, of which rank, and that rank's launch."""
 
     def trouble(self) -> tuple[int, int, int]:
-        """Return the first trouble that a rank has told: kind, step, rank; kind 0 for none."""
+        """Return the first trouble that a rank has told: kind, step, rank; kind 0 for none.
+
+        The last kind of :class:`graphguard.agreement.launches.Trouble` says that the word is
+        damaged; then step and rank are this one's.
+        """
 
     def acknowledge_trouble(self) -> None:
         """Mention a difference that was only observed no more."""

@@ -19,6 +19,7 @@ from graphguard.agreement.launches import (
     halves,
     key_digest,
 )
+from graphguard.audit.findings import ranks_text
 from graphguard.batch import BatchDescriptor
 from graphguard.blackbox.events import NO_NAME, DivergenceKind, Event, Flag
 from graphguard.errors import LedgerError, RanksDiverged
@@ -66,6 +67,7 @@ class AgreedSteps:
         self.agreement = agreement
         self.ring = box.ring.another() if box is not None else None
         self._native = agreement.ledger.native
+        self._places = range(len(agreement.ledger.ranks))
         self._graphs = graphs
         self._key = key_digest(graphs.key)
         self._names = (
@@ -200,7 +202,7 @@ class AgreedSteps:
         self.agreement.report(
             DivergenceKind.ADOPTED,
             step,
-            (rank,),
+            (rank,) if self._vote_seconds is None else self.agreement.unlike_mine(step),
             f"step {step} of {self.agreement.name} follows {self._whom(rank)}: {sides}",
         )
         if self.ring is not None:
@@ -238,11 +240,13 @@ class AgreedSteps:
         place = native.last()[1]
         rank = self.agreement.global_rank(place)
         if seen is Seen.AHEAD:
+            slowest = min(map(native.passed, self._places))
+            behind = self._absent(slowest + 1)
             return self._diverged(
-                f"this rank is {_core.LEDGER_SLOTS - 1} steps ahead of another one of {name}, "
-                f"which is at step {step + 1 - (_core.LEDGER_SLOTS - 1)} or before",
+                f"this rank is {_core.LEDGER_SLOTS - 1} steps ahead of {ranks_text(behind)} of "
+                f"{name}, at step {slowest}, and may not go on",
                 step + 1,
-                (),
+                behind,
                 verdict,
             )
         kind, text = {
@@ -269,10 +273,8 @@ class AgreedSteps:
         return self._diverged(divergence.text, step, divergence.ranks, verdict)
 
     def _absent(self, step: int) -> tuple[int, ...]:
-        ledger = self.agreement.ledger
-        assert ledger is not None  # noqa: S101 - it answered
-        places = range(len(ledger.ranks))
-        return tuple(self.agreement.global_rank(p) for p in places if self._native.passed(p) < step)
+        behind = [place for place in self._places if self._native.passed(place) < step]
+        return tuple(map(self.agreement.global_rank, behind))
 
     def _raise_if_over(self, status: int, verdict: Verdict) -> None:
         """Raise if nothing may be launched any more: whoever launched would wait in vain."""
@@ -286,16 +288,9 @@ class AgreedSteps:
         if stopped := self.agreement.stopped_by:
             raise self._diverged(stopped.text, stopped.step, stopped.ranks, verdict)
         if Trouble(kind).fatal:
-            rank = self.agreement.global_rank(place)
-            divergence = self.agreement.report(
-                DivergenceKind.PEER_REFUSED,
-                step,
-                (rank,),
-                f"rank {rank} refused step {step} of {self.agreement.name}: "
-                f"{self.agreement.sides(step)}",
-            )
+            divergence = self.agreement.report_trouble(Trouble(kind), step, place)
             self.agreement.stop(divergence)
-            raise self._diverged(divergence.text, step, (rank,), verdict)
+            raise self._diverged(divergence.text, step, divergence.ranks, verdict)
         self._native.acknowledge_trouble()
 
     def _diverged(

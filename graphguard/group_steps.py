@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphguard.agreed_steps import AgreedSteps, Fits
+from graphguard.agreed_steps import NOTICE_MARGIN, AgreedSteps, Fits
 from graphguard.agreement.group import Agreement, agreement_of
 from graphguard.agreement.launches import NoticeKind
 from graphguard.batch import BatchDescriptor
@@ -62,6 +62,10 @@ class GroupSteps:
         self.quarantined: set[int] = set()
         self.due: list[int] = []
         self._announced: set[tuple[NoticeKind, int | None]] = set()
+        # For each graph the step of its last notice. One that comes less than the margin later was
+        # announced before any rank had passed that step: what it saw was captured then.
+        self._captured_again: dict[int, int] = {}
+        self._apart = False
 
     def seal(self, box: BlackBox | None, failure: str = "") -> None:
         """Compare the graphs of all ranks, and from then on agree on every step.
@@ -75,9 +79,14 @@ class GroupSteps:
                 does not come in time.
             LedgerError: When enforcing, if there can be no ledger.
         """
+        if self._apart and self.steps is not None:
+            self.steps.add_graphs()
+            return
         agreement = self._agreement()
         outcome = agreement.seal(self._graphs.key, self._graphs.signatures, failure)
         if outcome is None or agreement.ledger is None:
+            # In observe: graphs captured since are unknown to the others.
+            self.steps = None
             return
         if outcome.failures and not failure and agreement.enforces:
             rank, text = next(iter(outcome.failures.items()))
@@ -85,6 +94,9 @@ class GroupSteps:
                 f"rank {rank} of {agreement.name} could not capture {self._graphs.key}: {text}",
                 hint="look at the cause on that rank; all ranks must capture the same",
             )
+        # A program that is only observed may answer a failure by captures that other ranks do not
+        # make, and must not wait for them. All ranks know of the failure, so none seals again.
+        self._apart = bool(outcome.failures) and not agreement.enforces
         if self.steps is not None:
             self.steps.add_graphs()
             return
@@ -110,13 +122,12 @@ class GroupSteps:
             return Verdict(eager, Reason.QUARANTINED, verdict.graph), ""
         if verdict.action is not Action.RECAPTURE:
             return verdict, ""
-        if verdict.reason.rank_local:
-            self._announce_once(NoticeKind.CAPTURE_AGAIN, verdict.graph)
-            return Verdict(Action.EAGER, verdict.reason, verdict.graph), ""
         limit = self._recaptures.ruled_out(verdict, batch)
-        if limit is not None:
-            return Verdict(Action.EAGER, verdict.reason, verdict.graph), limit
-        return verdict, ""
+        if limit is None and not verdict.reason.rank_local:
+            return verdict, ""
+        if limit is None:
+            self._announce_once(NoticeKind.CAPTURE_AGAIN, verdict.graph)
+        return Verdict(Action.EAGER, verdict.reason, verdict.graph), limit or ""
 
     def captured(self, graph: int) -> None:
         """Take note of a graph that all ranks have captured after warm-up."""
@@ -143,6 +154,7 @@ class GroupSteps:
                 self._recaptures.capture(moved, batch)
             except CaptureError as error:
                 self.quarantined.add(graph)
+                self._captured_again.pop(graph, None)
                 logger().warning("%s %s is quarantined: %s", self._graphs.key, batch, error)
             else:
                 self.steps.replace_graph(graph)
@@ -172,10 +184,15 @@ class GroupSteps:
         logger().info("%s of %s holds from step %d", NoticeKind(kind).name, self._graphs.key, step)
         if kind == NoticeKind.NO_MORE_CAPTURES:
             self._recaptures.close()
-        elif graph is not None and kind == NoticeKind.QUARANTINE:
+        elif graph is None:
+            return
+        elif kind == NoticeKind.QUARANTINE:
             self.quarantined.add(graph)
-        elif graph is not None and graph not in self.due:
+            self.due = [other for other in self.due if other != graph]
+            self._captured_again.pop(graph, None)
+        elif graph not in self.due and step >= self._captured_again.get(graph, 0) + NOTICE_MARGIN:
             self.due.append(graph)
+            self._captured_again[graph] = step
 
     def _agree(self, signatures: Sequence[Signature], failure: str) -> Mapping[int, str]:
         assert self.agreement is not None  # noqa: S101 - it has sealed before

@@ -61,9 +61,10 @@ class GuardedCapture:
         self._records = StepRecords(graph_set, policy.mode)
         self._enforces = policy.mode is Mode.ENFORCE
         self._started = policy.mode is Mode.OFF
+        self._refusal: Exception | None = None
         launcher = Launcher(graph_set, self._fallbacks, self._records, fill_padding, unpad)
         parts = StepParts(graph_set, policy, launcher, self._fallbacks, self._records, self._counts)
-        enforced = EnforcedSteps(parts, self._recaptures, self._write_manifest)
+        enforced = EnforcedSteps(parts, self._recaptures, self._update_manifest)
         self._group = self._group_steps(group, enforced.fits, runs_eagerly=eager is not None)
         enforced.group = self._group
         observed = ObservedSteps(parts, choose, self._group)
@@ -105,10 +106,12 @@ class GuardedCapture:
             ManifestError: When enforcing, if the manifest could not be written.
         """
         before = self._graphs.reserved_bytes
+        self._started, self._refusal = self.policy.mode is Mode.OFF, None
         try:
             for batch in batches:
                 self._records.captured(self._graphs, self._graphs.add(batch))
         except Exception as error:
+            self._refuse_steps(error)
             self._tell_of_failure(error)
             raise
         finally:
@@ -167,34 +170,46 @@ class GuardedCapture:
         """Open the black box, and seal the graphs with the ranks of the group."""
         if self.policy.mode is Mode.OFF:
             return
+        if self._refusal is not None:
+            raise self._refusal.with_traceback(None)
         self._started = True
-        box = self._records.open()
         if self._group is None:
+            self._records.open()
             return
         try:
-            self._group.seal(box)
+            self._seal(self._group)
         except Exception as error:
             if self._enforces:
+                self._refuse_steps(error)
                 raise
             logger().warning("%s: ranks are not compared: %s", self.key, error)
-        if self._group.steps is not None:
-            self._records.write_as(self._group.steps.ring)
+
+    def _seal(self, group: GroupSteps, failure: str = "") -> None:
+        group.seal(self._records.open(), failure)
+        if group.steps is not None:
+            self._records.write_as(group.steps.ring)
+
+    def _refuse_steps(self, failure: Exception) -> None:
+        """Launch nothing that the ranks have not agreed on: every step raises this error."""
+        if self._enforces and self._group is not None:
+            self._started, self._refusal = False, failure
 
     def _tell_of_failure(self, failure: Exception) -> None:
         """Let the other ranks know, who would wait for this one's captures."""
         if self._group is None:
             return
         try:
-            self._group.seal(None, f"{type(failure).__name__}: {failure}"[:1_000])
+            self._seal(self._group, f"{type(failure).__name__}: {failure}"[:1_000])
+            self._started = not self._enforces
         except Exception as error:  # noqa: BLE001 - the failure itself is raised
             logger().warning("%s: the other ranks may not know of it: %s", self.key, error)
 
     def _announce(self, kind: str, batch: BatchDescriptor) -> int | None:
         graph = self._graphs.by_batch.get(batch)
-        if graph is None or not self._enforces or self._group is None:
+        if graph is None or not self._enforces or self._group is None or not self._started:
             raise ConfigurationError(
                 f"the graph {self.key} {batch} cannot be taken out of use or captured again",
-                hint="this needs a captured graph, mode='enforce' and a group",
+                hint="this needs a captured graph, mode='enforce' and a group that has agreed on it",
             )
         from graphguard.agreement.launches import NoticeKind
 
@@ -231,3 +246,10 @@ class GuardedCapture:
             logger().warning("the manifest is not written: %s", error)
         else:
             logger().info("manifest written to %s", path)
+
+    def _update_manifest(self) -> None:
+        """Write it again in a step, which other ranks launch whether this one can write or not."""
+        try:
+            self._write_manifest()
+        except Exception as error:  # noqa: BLE001
+            logger().warning("the manifest is not written: %s", error)

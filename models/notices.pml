@@ -55,10 +55,6 @@ byte settled[RANKS * NOTICES];
 #define settled_by(rank, notice) settled[(rank) * NOTICES + (notice)]
 #define is_not_past(rank) (settled_by(rank, notice) < from)
 
-/* What is in force must be the same for every rank in this step, any of them. */
-byte watched;
-byte agreed; /* 0: no rank has come to it, else 1 + in_force */
-
 /* ---- the word of a notice becomes final ---- */
 
 inline confirm() {
@@ -83,18 +79,20 @@ inline propose() {
         select(from : 2 .. STEPS + 1);
         store(NOTICE(notice), word_of(PROPOSED, from))
     }
-#ifndef NO_ANNOUNCER_FENCE
-    ;
-    drained
-#endif
 }
 
 inline look_at_all() {
-    ahead_of_all = true;
+    atomic {
+#ifndef NO_ANNOUNCER_FENCE
+        drained;
+#endif
+        ahead_of_all = true
+    }
 #ifndef NO_CONFIRM
+    ;
     do
     :: rank == RANKS || !ahead_of_all -> break
-    :: else -> ahead_of_all = (load(PASSED(rank)) + AHEAD <= from); rank++
+    :: atomic { else -> ahead_of_all = (load(PASSED(rank)) + AHEAD <= from); rank++ }
     od
 #endif
 }
@@ -169,36 +167,65 @@ inline settle() {
     settled_by(me, notice) = step + 1
 }
 
-inline look() {
-    seen = load(NOTICE(notice));
-    atomic {
-        if
-#ifndef NO_WITHDRAW
-        :: state_of(seen) == PROPOSED && from_of(seen) <= horizon ->
-            drained;
-            if
+inline exchange_for_withdrawn() {
+    drained;
+    if
 #ifdef PLAIN_WITHDRAW
-            :: true ->
+    :: true ->
 #else
-            :: load(NOTICE(notice)) == seen ->
+    :: load(NOTICE(notice)) == seen ->
 #endif
-                from = from_of(seen); withdraw(); from = 0
-            :: else
-            fi;
-            seen = load(NOTICE(notice))
+        from = from_of(seen); withdraw(); from = 0
+    :: else
+    fi;
+    seen = load(NOTICE(notice))
+}
+
+/* The last of a look: what was seen is settled for the next step. */
+inline done_with_notice() {
+    learn();
+    settle();
+    seen = 0;
+    notice++
+}
+
+#ifdef NO_WITHDRAW
+#define must_be_answered(word) false
+#else
+#define must_be_answered(word) (state_of(word) == PROPOSED && from_of(word) <= horizon)
 #endif
+
+inline look() {
+    if
+    :: atomic { must_be_answered(load(NOTICE(notice))) -> seen = load(NOTICE(notice)) };
+        atomic { exchange_for_withdrawn(); done_with_notice() }
+    :: atomic { else -> seen = load(NOTICE(notice)); done_with_notice() }
+    fi
+}
+
+/* What follows from all notices that hold, in an order that does not depend on the rank. */
+inline check_in_force() {
+    notice = 0;
+    do
+    :: notice == NOTICES -> break
+    :: else ->
+        if
+        :: holds(load(NOTICE(notice)), step + 1) && from_of(load(NOTICE(notice))) >= from ->
+            from = from_of(load(NOTICE(notice))); seen = 1 + notice
         :: else
         fi;
-        learn();
-        settle();
-        seen = 0;
         notice++
-    }
+    od;
+    CLAIM(N3_one_order, in_force == seen);
+    from = 0; seen = 0
 }
 
 inline read_notices() {
     /* What is announced after this is not looked at before the next step. */
     atomic {
+#ifndef NO_READER_FENCE
+        drained;
+#endif
         count = notice_count;
         notice = count;
         do
@@ -208,18 +235,14 @@ inline read_notices() {
         notice = 0
     }
     do
-    :: notice == count -> break
-    :: else -> look()
-    od;
-    atomic {
-        if
-        :: step + 1 == watched ->
-            CLAIM(N3_one_order, agreed == 0 || agreed == 1 + in_force);
-            agreed = 1 + in_force
-        :: else
-        fi;
-        notice = 0; count = 0; in_force = 0; in_force_from = 0
+    :: atomic {
+        notice == count ->
+        check_in_force();
+        notice = 0; count = 0; in_force = 0; in_force_from = 0;
+        break
     }
+    :: notice < count -> look()
+    od
 }
 
 proctype Rank() {
@@ -232,16 +255,12 @@ proctype Rank() {
     :: step == STEPS -> break
     :: else ->
         atomic { step++; store(PASSED(me), step) }
-#ifndef NO_READER_FENCE
-        drained;
-#endif
         read_notices()
     od
 }
 
 init {
     atomic {
-        select(watched : 2 .. STEPS + 1);
         run Rank();
         run Rank();
 #if RANKS == 3

@@ -285,13 +285,14 @@ bool Ledger::all_passed(std::uint64_t step) const {
     return true;
 }
 
-Decision Ledger::vote(std::chrono::nanoseconds bound) {
+Decision Ledger::vote(std::chrono::nanoseconds bound, const std::atomic<bool>* give_up) {
     constexpr int kSpins = 256;
     const auto deadline = std::chrono::steady_clock::now() + bound;
     bool all = all_passed(step_);
     for (int spins = 0; !all; ++spins) {
         // Ranks may share a core: spinning on keeps the one that is waited for from running.
         if (spins > kSpins) {
+            if (give_up != nullptr && give_up->load(std::memory_order_relaxed)) break;
             if (std::chrono::steady_clock::now() >= deadline) break;
             sched_yield();
         }
@@ -337,8 +338,14 @@ void Ledger::tell(Trouble kind) {
 
 TroubleSeen Ledger::trouble() const {
     const std::uint64_t word = shared_->trouble.word.load(std::memory_order_acquire);
-    return {static_cast<Trouble>(word >> 12U & 0xFU), static_cast<std::uint32_t>(word & 0xFFFU),
-            word >> 16U};
+    if (word == 0) return {};
+    const TroubleSeen seen{static_cast<Trouble>(word >> 12U & 0xFU),
+                           static_cast<std::uint32_t>(word & 0xFFFU), word >> 16U};
+    // Whoever told it had published that step before.
+    const bool sound = seen.kind > Trouble::kNone && seen.kind < Trouble::kDamaged &&
+                       seen.rank < num_ranks_ && seen.step > 0 && seen.step <= passed(seen.rank);
+    if (!sound) return {Trouble::kDamaged, rank_, step_};
+    return seen;
 }
 
 // ---- notices -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -52,7 +53,8 @@ struct Launch {
 
 enum class Outcome : std::uint8_t { kPending, kLaunched, kAdopted, kRefused, kTimedOut };
 
-enum class Trouble : std::uint8_t { kNone, kDiffers, kRefused, kTimedOut };
+// kDamaged is never told: it is what a word says that no rank can have told.
+enum class Trouble : std::uint8_t { kNone, kDiffers, kRefused, kTimedOut, kDamaged };
 
 struct TroubleSeen {
     Trouble kind = Trouble::kNone;
@@ -119,8 +121,10 @@ class Ledger {
     // kDiffers: the launch in the answer holds; settle() says what became of it.
     [[nodiscard]] Decision decide();
 
-    // Enforce, by vote: waits for every rank, but no longer than `bound`.
-    [[nodiscard]] Decision vote(std::chrono::nanoseconds bound);
+    // Enforce, by vote: waits for every rank, but no longer than `bound`, nor when `give_up` says
+    // that one of them will not come.
+    [[nodiscard]] Decision vote(std::chrono::nanoseconds bound,
+                                const std::atomic<bool>* give_up = nullptr);
 
     // Says what this rank does in the step that it has published.
     void settle(Outcome outcome, const Launch& launched);

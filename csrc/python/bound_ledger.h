@@ -85,7 +85,7 @@ class BoundLedger {
         Decision decision;
         {
             nb::gil_scoped_release released;
-            decision = ledger_.vote(bound);
+            decision = ledger_.vote(bound, &stopped_);
         }
         return looked(decision, launch);
     }
@@ -213,7 +213,7 @@ class BoundLedger {
         if (disowned_) return kDisowned;
         if (stopped_.load(std::memory_order_relaxed)) return kStopped;
         const Trouble told = enforces_ ? ledger_.trouble().kind : Trouble::kNone;
-        return told == Trouble::kRefused || told == Trouble::kTimedOut ? kTroubleTold : 0;
+        return told >= Trouble::kRefused ? kTroubleTold : 0;
     }
 
     unsigned looked(const Decision& decision, const Launch& launch) {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graphguard import environment
 from graphguard.agreement import members
 from graphguard.agreement.divergence import Divergence
-from graphguard.agreement.launches import Launch, Names, halves
+from graphguard.agreement.launches import Launch, Names, Trouble, halves
 from graphguard.agreement.members import LocalLedger, Member
 from graphguard.agreement.rendezvous import Rendezvous
 from graphguard.agreement.seal import SealOutcome, difference_error, seal
@@ -182,12 +182,13 @@ class Agreement:
         assert self._ledger is not None  # noqa: S101 - callers have it
         native = self._ledger.native
         launches: list[tuple[Launch, list[int]]] = []
-        absent = []
+        absent: dict[str, list[int]] = {}
         for place in range(len(self._ledger.ranks)):
             rank = self.global_rank(place)
             fields = native.published(place, step)
             if fields is None:
-                absent.append(rank)
+                why = "nothing yet" if native.passed(place) < step else "not to be read any more"
+                absent.setdefault(why, []).append(rank)
                 continue
             launch = Launch.of(fields)
             for other, ranks in launches:
@@ -197,10 +198,52 @@ class Agreement:
             else:
                 launches.append((launch, [rank]))
         launches.sort(key=lambda side: -len(side[1]))
-        texts = [f"{_ranks(ranks)}: {self.names.describe(launch)}" for launch, ranks in launches]
-        if absent:
-            texts.append(f"{_ranks(absent)}: nothing yet")
+        words = [self.names.describe(launch) for launch, _ in launches]
+        texts = [
+            f"{_ranks(ranks)}: {word}{f' ({launch.identity})' if words.count(word) > 1 else ''}"
+            for (launch, ranks), word in zip(launches, words, strict=True)
+        ]
+        texts += [f"{_ranks(ranks)}: {why}" for why, ranks in absent.items()]
         return "; ".join(texts)
+
+    def unlike_mine(self, step: int) -> tuple[int, ...]:
+        """Return the ranks of this node that have published something else than this rank."""
+        assert self._ledger is not None  # noqa: S101 - callers have it
+        native = self._ledger.native
+        published = {p: native.published(p, step) for p in range(len(self._ledger.ranks))}
+        launches = {p: Launch.of(fields) for p, fields in published.items() if fields is not None}
+        mine = launches.get(self._ledger.place)
+        return tuple(
+            self.global_rank(place)
+            for place, launch in launches.items()
+            if mine is not None and not launch.same_as(mine)
+        )
+
+    def report_trouble(self, trouble: Trouble, step: int, place: int) -> Divergence:
+        """Report what another rank has told all of them through the ledger."""
+        if trouble is Trouble.DAMAGED:
+            return self.report(
+                DivergenceKind.DAMAGED,
+                step,
+                (),
+                f"the ledger of {self.name} is damaged, which this rank sees at step {step}: it "
+                "tells of trouble that no rank can have had",
+            )
+        rank = self.global_rank(place)
+        kind, what = {
+            Trouble.DIFFERS: (DivergenceKind.DIFFERS, "saw that ranks differ at"),
+            Trouble.REFUSED: (DivergenceKind.PEER_REFUSED, "refused"),
+            Trouble.TIMED_OUT: (
+                DivergenceKind.PEER_REFUSED,
+                "did not find all ranks at the vote on",
+            ),
+        }[trouble]
+        return self.report(
+            kind,
+            step,
+            (rank,),
+            f"rank {rank} {what} step {step} of {self.name}: {self.sides(step)}",
+        )
 
     def report(
         self, kind: DivergenceKind, step: int, ranks: tuple[int, ...], text: str

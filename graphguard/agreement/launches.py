@@ -61,10 +61,12 @@ class Trouble(IntEnum):
     DIFFERS = 1
     REFUSED = 2
     TIMED_OUT = 3
+    DAMAGED = 4
+    """What the ledger says that no rank can have told."""
 
     @property
     def fatal(self) -> bool:
-        """Whether ranks wait in vain for the one that told it, so that nobody may go on."""
+        """Whether ranks may wait in vain, so that nobody may go on."""
         return self >= Trouble.REFUSED
 
 
@@ -127,6 +129,11 @@ class Launch(msgspec.Struct, frozen=True):
         return (self.kind, self.key, self.digest) == (other.kind, other.key, other.digest) and (
             self.kind is LaunchKind.REPLAY or self.shape == other.shape
         )
+
+    @property
+    def identity(self) -> str:
+        """What tells it apart from others that are called alike."""
+        return f"digest {self.digest[0]:016x}{self.digest[1]:016x}, family {self.key:016x}"
 
     @property
     def batch_text(self) -> str:

@@ -27,6 +27,10 @@ _FLOCK = "hhqqi4x"
 """``struct flock`` of 64-bit Linux: type, whence, start, length, pid."""
 
 
+_held: set[str] = set()
+"""Files that this process holds locks of. Closing another descriptor of one would free them all."""
+
+
 class SegmentName(msgspec.Struct, frozen=True):
     """Where a segment is, as the rank that made it tells the others.
 
@@ -108,6 +112,7 @@ class Segment:
                 f"the place of local rank {rank} in the ledger is taken by a living process",
                 hint="give every process of the group a rank of its own",
             ) from error
+        _held.add(self.name.file)
 
     def held(self, rank: int) -> bool:
         """Whether another process holds the lock of a rank."""
@@ -144,6 +149,7 @@ def _sweep() -> None:
     mine = f"{_PREFIX}-{os.geteuid()}-"
     try:
         names = [name for name in os.listdir(DIRECTORY) if name.startswith(mine)]
+        names = [name for name in names if name not in _held]
     except OSError:
         return
     for name in names:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from graphguard import environment
 from graphguard.agreement.divergence import Divergence
+from graphguard.agreement.in_progress import in_launch
 from graphguard.agreement.launches import Trouble
 from graphguard.agreement.members import LocalLedger, Member
 from graphguard.agreement.nodes import NodeComparison, Window
@@ -35,6 +36,10 @@ PEERS_SECONDS = 0.5
 
 GRACE_SECONDS = 1.0
 """How long a program may take to end by itself after a launch was found to wait in vain."""
+
+DOUBT_SECONDS = 3.0
+"""How long a launch may go on where it is not certain that it waits in vain: a rank is gone that
+may have done its part in it."""
 
 STUCK_EXIT_CODE = 70
 """What a process ends with that this thread has ended (EX_SOFTWARE of sysexits.h)."""
@@ -58,8 +63,9 @@ class Watcher:
         self._told_trouble = False
         self._gone: set[int] = set()
         self._next_look_at_peers = 0.0
-        self._stuck_since: float | None = None
         self._stuck_by: Divergence | None = None
+        self._stuck_for_certain = False
+        self._stuck_since: float | None = None
         self._program_knows = False
         self._failed = False
         self._nodes = self._compare_nodes(agreement, store, group, members)
@@ -76,7 +82,9 @@ class Watcher:
 
     def _leave(self) -> None:
         self._done.set()
-        self._ledger.native.leave()
+        # A program that ends by an error has most likely not done what the others wait for.
+        if getattr(sys, "last_value", None) is None:
+            self._ledger.native.leave()
 
     def _run(self) -> None:
         while not self._done.wait(POLL_SECONDS):
@@ -94,37 +102,27 @@ class Watcher:
     def _look(self, agreement: Agreement) -> None:
         self._look_at_trouble(agreement)
         now = time.monotonic()
-        if now >= self._next_look_at_peers:
+        # Who ends after the others were told that it is over ends because of that.
+        if agreement.stopped_by is None and now >= self._next_look_at_peers:
             self._next_look_at_peers = now + PEERS_SECONDS
             self._look_at_peers(agreement)
         if self._nodes is not None:
             self._look_at_nodes(agreement, self._nodes)
-        if self._stuck_since is not None and now - self._stuck_since >= GRACE_SECONDS:
-            self._end(agreement)
+        if self._stuck_by is not None:
+            self._look_at_launch(agreement, self._stuck_by, now)
 
     def _look_at_trouble(self, agreement: Agreement) -> None:
         kind, step, place = self._ledger.native.trouble()
-        if self._told_trouble or kind == Trouble.NONE or place == self._ledger.place:
+        trouble = Trouble(kind)
+        if self._told_trouble or trouble is Trouble.NONE:
+            return
+        if place == self._ledger.place and trouble is not Trouble.DAMAGED:
             return
         self._told_trouble = True
-        trouble, rank = Trouble(kind), agreement.global_rank(place)
-        sides = agreement.sides(step)
-        if not trouble.fatal:
-            agreement.report(
-                DivergenceKind.DIFFERS,
-                step,
-                (rank,),
-                f"rank {rank} saw at step {step} of {agreement.name} that ranks differ: {sides}",
-            )
-            return
-        what = "refused" if trouble is Trouble.REFUSED else "did not find all ranks at the vote on"
-        divergence = agreement.report(
-            DivergenceKind.PEER_REFUSED,
-            step,
-            (rank,),
-            f"rank {rank} {what} step {step} of {agreement.name}: {sides}",
-        )
-        self._stuck(agreement, divergence, waits=self._ledger.native.step() >= step)
+        divergence = agreement.report_trouble(trouble, step, place)
+        if trouble.fatal and agreement.enforces:
+            waits = trouble is not Trouble.DAMAGED and self._ledger.native.step() >= step
+            self._stuck(agreement, divergence, waits=waits)
 
     def _look_at_peers(self, agreement: Agreement) -> None:
         native, segment = self._ledger.native, self._ledger.segment
@@ -132,19 +130,20 @@ class Watcher:
             pid = native.pid(place)
             if place in self._gone or pid in (0, os.getpid()) or segment.held(place):
                 continue
-            if native.has_left(place):
-                self._gone.add(place)
+            step, last, left = native.step(), native.passed(place), native.has_left(place)
+            if left and step <= last:
+                # It was done. That matters only to a rank that goes on.
                 continue
             self._gone.add(place)
-            rank, last = agreement.global_rank(place), native.passed(place)
-            step = native.step()
+            rank = agreement.global_rank(place)
             what = f"{agreement.sides(last)}" if last else "it had launched nothing"
             divergence = agreement.report(
                 DivergenceKind.PEER_GONE,
                 last,
                 (rank,),
-                f"rank {rank} (process {pid}) of {agreement.name} has ended without a word after "
-                f"step {last}, and this rank is at step {step}. Step {last}: {what}",
+                f"rank {rank} (process {pid}) of {agreement.name} has ended"
+                f"{'' if left else ' without a word'} after step {last}, and this rank is at step "
+                f"{step}. Step {last}: {what}",
             )
             if agreement.enforces:
                 self._stuck(agreement, divergence, waits=step > last)
@@ -158,22 +157,39 @@ class Watcher:
                 self._stuck(agreement, divergence, waits=True)
 
     def _stuck(self, agreement: Agreement, divergence: Divergence, *, waits: bool) -> None:
-        agreement.stop(divergence)
-        if waits and self._stuck_since is None:
-            self._stuck_since = time.monotonic()
-            self._stuck_by = divergence
+        """Let nothing more be launched; a launch that was begun ends, or is ended.
 
-    def _end(self, agreement: Agreement) -> None:
-        """End the process, unless its program knows or it is not to be ended."""
-        self._stuck_since = None
-        if self._program_knows or not self._exits or self._stuck_by is None:
+        Args:
+            agreement: The ranks.
+            divergence: Why.
+            waits: Whether it is certain that this rank waits in vain, or will.
+        """
+        agreement.stop(divergence)
+        if self._stuck_by is None or (waits and not self._stuck_for_certain):
+            self._stuck_by = divergence
+            self._stuck_for_certain = waits
+            self._stuck_since = None
+
+    def _look_at_launch(self, agreement: Agreement, stuck_by: Divergence, now: float) -> None:
+        """End the process if it waits in a launch, and does not find out of it by itself."""
+        if self._program_knows or not self._exits:
             return
+        if not self._stuck_for_certain and not in_launch(agreement):
+            self._stuck_since = None
+            return
+        if self._stuck_since is None:
+            self._stuck_since = now
+        patience = GRACE_SECONDS if self._stuck_for_certain else DOUBT_SECONDS
+        if now - self._stuck_since >= patience:
+            self._end(agreement, stuck_by)
+
+    def _end(self, agreement: Agreement, stuck_by: Divergence) -> None:
         logger().critical(
             "rank %d waits in step %d of %s for what will not come, and is ended: %s",
             agreement.rank,
             self._ledger.native.step(),
             agreement.name,
-            self._stuck_by.text,
+            stuck_by.text,
         )
         if box := process_box():
             box.note("ended: a launch waits for ranks that will not come", group=agreement.name)

@@ -149,7 +149,7 @@ def run_ranks(
         part: Which part.
         bound: Seconds without a word from any rank after which it is a hang.
         directory: Where they leave their manifests and black boxes.
-        all_succeed: Whether all ranks are to end with 0. If not, all are waited for however they end.
+        all_succeed: Whether all are to end with 0. If not, all are waited for, however they end.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="graphguard-demo-") as name:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from graphguard.blackbox.choosing import Chosen
 from graphguard.blackbox.merge import Timeline, merge
 from graphguard.demo.plan import ODD_RANK, ROLES, STEPS
@@ -20,6 +22,13 @@ from graphguard.demo.story import (
     StepResult,
     Unguarded,
 )
+
+
+def boxes_of(run: RunReport, chosen: Chosen) -> Chosen:
+    """Return the black boxes of a run; where they are kept, there may be some of an earlier one."""
+    pids = {rank.pid for rank in run.ranks}
+    boxes = tuple(box for box in chosen.boxes if box.pid in pids)
+    return msgspec.structs.replace(chosen, boxes=boxes)
 
 
 def unguarded(run: RunReport) -> Unguarded:

@@ -102,10 +102,7 @@ class _Runs:
         except CommandError as error:
             self.troubles.append(f"{part}: {error.message}")
             return run, Chosen(())
-        # Where they are kept there may be some of an earlier demo.
-        pids = {rank.pid for rank in run.ranks}
-        boxes = tuple(box for box in chosen.boxes if box.pid in pids)
-        return run, msgspec.structs.replace(chosen, boxes=boxes)
+        return run, seen.boxes_of(run, chosen)
 
 
 def plant(recorded: Path, planted: Path) -> Path:

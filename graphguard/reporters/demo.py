@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 
 import msgspec
 
 from graphguard.agreement.watcher import STUCK_EXIT_CODE
+from graphguard.audit.findings import ranks_text
 from graphguard.blackbox.merge import merge
 from graphguard.demo.story import (
     Adoption,
@@ -21,6 +24,7 @@ from graphguard.demo.story import (
 from graphguard.reporters import blackbox, blackbox_json, table, text
 
 STACK_LINES = 3
+MESSAGE_WIDTH = 94
 
 
 def render(story: Story) -> str:
@@ -59,7 +63,7 @@ def render_json(story: Story) -> str:
 
 
 def _unguarded(run: Unguarded) -> Iterator[str]:
-    yield f"UNGUARDED: {run.outcome}, after {run.seconds:.1f} s in all"
+    yield f"UNGUARDED: {run.outcome}, {_in_all(run.seconds)}"
     yield "  Rank 0 replays the graph of the nearest size; the others have none and run eagerly."
     yield "  The graph holds one collective more, all of one size: gloo hangs on a collective that"
     yield "  is missing, and aborts on one of another size, where NCCL spins on both."
@@ -78,7 +82,7 @@ def _stand(stand: Stand) -> Iterator[str]:
 
 
 def _guarded(run: Guarded) -> Iterator[str]:
-    yield f"GUARDED (mode=enforce, with a group): {run.outcome}, after {run.seconds:.1f} s in all"
+    yield f"GUARDED (mode=enforce, with a group): {run.outcome}, {_in_all(run.seconds)}"
     rows = [
         (step.batch, step.role, _agreed(step.verdicts), f"{step.difference:.1e}")
         for step in run.steps
@@ -93,43 +97,60 @@ def _guarded(run: Guarded) -> Iterator[str]:
 
 def _adoption(adoption: Adoption) -> Iterator[str]:
     step = adoption.step
-    yield f"  Then a static tensor moved on rank {adoption.rank} only, which came first to the next step."
-    yield f"  The others did as it does, {step.role} {step.batch}, and the outputs are equal"
+    yield (
+        f"  Then a static tensor moved on rank {adoption.rank} only, which came first to the next "
+        f"step ({step.batch}, {step.role}):"
+    )
     for rank, verdict in enumerate(step.verdicts):
         yield f"    rank {rank}: {verdict}"
+    yield f"    largest difference to eager: {step.difference:.1e}"
 
 
 def _diverging(run: Diverging) -> Iterator[str]:
-    yield f"DIVERGENCE (mode=enforce, with a group): {run.outcome}, after {run.seconds:.1f} s in all"
-    yield "  One rank skips its drafter and comes with the next target, when the others have launched"
-    yield "  the drafter. Unguarded these collectives would pair, and one would be missing in the end."
+    yield f"DIVERGENCE (mode=enforce, with a group): {run.outcome}, {_in_all(run.seconds)}"
+    yield "  One rank skips its drafter and comes with its next target, when the others have"
+    yield "  launched the drafter. It stays until they end: gloo would tell them that it is gone."
+    if run.launched:
+        yield f"  {ranks_text(run.launched)} had launched, the black boxes say."
     if run.refusal is None:
         yield "  NOBODY was refused"
     else:
-        yield (
-            f"  rank {run.refusal.rank} was refused within {1e3 * run.refusal.seconds:.1f} ms, "
-            "before it launched anything:"
-        )
-        yield f"    {run.refusal.message}"
+        rank = run.refusal.rank
+        before = "AFTER it had launched" if rank in run.launched else "before it launched"
+        milliseconds = 1_000 * run.refusal.seconds
+        yield f"  rank {rank} was refused {before}, {milliseconds:.1f} ms after it came:"
+        yield from ("    " + line for line in wrap(run.refusal.message, MESSAGE_WIDTH))
     yield from _ends(run.ends, "the divergence")
 
 
 def _killed(run: Killed) -> Iterator[str]:
-    yield f"BLACK BOX: {run.outcome}, after {run.seconds:.1f} s in all"
-    yield f"  rank {run.rank} was ended with SIGKILL in the middle of a replay."
-    yield from _ends(run.ends, "that")
-    yield "  What the black boxes say, as `graphguard blackbox` reads them:"
+    yield f"BLACK BOX (mode=enforce, with a group): {run.outcome}, {_in_all(run.seconds)}"
+    yield "  One rank is killed in the middle of a replay, when the others have launched what comes"
+    yield "  next. gloo tells them that it is gone, and they wait on, as with NCCL."
+    yield from _ends(run.ends, "the kill")
+    yield "  What is left, as `graphguard blackbox` shows it:"
     report = blackbox.render(merge(run.black_boxes.boxes), run.black_boxes, 0)
-    yield from ("    " + line for line in report.splitlines() if line)
+    yield from ("  " + line for line in report.splitlines() if line)
 
 
 def _ends(ends: Sequence[RankEnd], since: str) -> Iterator[str]:
     for end in ends:
         after = "" if end.seconds is None else f", {end.seconds:.1f} s after {since}"
-        by = (
-            " by its watcher: its launch waited in vain" if end.exit_code == STUCK_EXIT_CODE else ""
-        )
-        yield f"  rank {end.rank} ended with {end.exit_code}{by}{after}"
+        yield f"  rank {end.rank} {_ended(end.exit_code)}{after}"
+
+
+def _ended(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "did not end"
+    if exit_code == STUCK_EXIT_CODE:
+        return f"was ended by its watcher (exit code {exit_code})"
+    if exit_code < 0:
+        return f"was ended by {signal.Signals(-exit_code).name}"
+    return f"ended with exit code {exit_code}"
+
+
+def _in_all(seconds: float) -> str:
+    return f"after {seconds:.1f} s in all"
 
 
 def _agreed(verdicts: list[str]) -> str:

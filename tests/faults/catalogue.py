@@ -75,6 +75,7 @@ _AT_CAPTURE = [
             Side(End.RAISED, ("captures-differ",), "AgreementError"),
             decidable=True,
         ),
+        {"GRAPHGUARD_AGREE_SECONDS": "1"},
     ),
     Fault(
         "a rank never seals",
@@ -343,6 +344,14 @@ _MEMORY = [
     ),
     Fault("black boxes removed", "enforce", "memory", damage.box_directory_removed, NOTHING),
     Fault("no black box", "enforce", "memory", damage.no_black_box, NOTHING),
+    Fault(
+        "the manifest cannot be written",
+        "enforce",
+        "memory",
+        damage.no_manifest,
+        Expected(Side(End.RAISED, (), "ManifestError"), MISSING, launches=False),
+        {"GRAPHGUARD_AGREE_SECONDS": "1"},
+    ),
 ]
 
 _PACE = [

@@ -92,17 +92,37 @@ def box_directory_removed(job: Job) -> None:
     """Remove the directory of the black boxes while they are written."""
     job.prepare()
     if job.faulty:
-        job.before[AT] = lambda: (job.fault(), shutil.rmtree(job.folder / "boxes"))[0]
+        job.before[AT] = lambda: _remove_boxes(job)
     job.serve()
 
 
+def _remove_boxes(job: Job) -> None:
+    job.fault()
+    shutil.rmtree(job.folder / "boxes")
+
+
 def no_black_box(job: Job) -> None:
-    """Give the faulty rank a directory that others may write to."""
+    """Give the faulty rank a directory for its black box that others may write to."""
+    # The one that is named is for manifests, too. This is the user's own.
+    del os.environ["GRAPHGUARD_DIR"]
+    os.environ["XDG_RUNTIME_DIR"] = str(job.folder)
     if job.faulty:
-        open_to_all = job.folder / "open"
-        open_to_all.mkdir()
-        open_to_all.chmod(open_to_all.stat().st_mode | stat.S_IWOTH)
-        os.environ["GRAPHGUARD_DIR"] = str(open_to_all)
-        job.fault()
+        os.environ["XDG_RUNTIME_DIR"] = str(job.folder / "open")
+        directory = job.folder / "open" / "graphguard"
+        directory.mkdir(parents=True)
+        directory.chmod(0o777)
+    job.fault()
+    job.prepare()
+    job.serve()
+
+
+def no_manifest(job: Job) -> None:
+    """Give the faulty rank a directory for its manifest that others may write to."""
+    job.fault()
+    if job.faulty:
+        directory = job.folder / "open"
+        directory.mkdir()
+        directory.chmod(0o777)
+        os.environ["GRAPHGUARD_DIR"] = str(directory)
     job.prepare()
     job.serve()

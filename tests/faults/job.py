@@ -208,7 +208,7 @@ class Job:
             self._has_reported.set()
             return divergence
 
-        agreement.report = reported  # type: ignore[method-assign]
+        agreement.report = reported  # type: ignore[method-assign, assignment]
 
     def _await(self, step: int, ranks: Sequence[int], differs: bool) -> None:
         def awaited() -> None:

@@ -15,7 +15,6 @@ import torch.distributed as dist
 
 from graphguard import BatchDescriptor, GraphguardError, _core
 from graphguard.agreement.group import Agreement
-from graphguard.agreement.members import LocalLedger
 from graphguard.agreement.segment import Segment
 from graphguard.agreement.store import members_of, store_of
 from graphguard.environment import Mode
@@ -89,31 +88,24 @@ def is_stopped(seconds: float, **settings: Any) -> Program:
     def program(job: Job) -> None:
         job.prepare(**settings)
         if job.faulty:
-            job.before[AT] = lambda: _stop(job)
-        elif job.rank == 0:
-            job.before[AT] = lambda: threading.Thread(
-                target=_continue, args=(job.ledger, seconds), daemon=True
-            ).start()
+            job.before[AT] = lambda: _stop(job, seconds)
         job.serve()
 
     return program
 
 
-def _stop(job: Job) -> None:
+def _stop(job: Job, seconds: float) -> None:
+    pid = os.getpid()
+    child = os.fork()
+    if child == 0:
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.001)
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGCONT)
+        os._exit(0)
     job.fault()
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def _continue(ledger: LocalLedger, seconds: float) -> None:
-    pid = ledger.native.pid(FAULTY)
-    while _state(pid) != "T":
-        time.sleep(0.001)
-    time.sleep(seconds)
-    os.kill(pid, signal.SIGCONT)
-
-
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    os.kill(pid, signal.SIGSTOP)
+    os.waitpid(child, 0)
 
 
 def dies_before_a_vote(job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def run_rank(rank: int, request: dict[str, Any]) -> int:
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked at
         code = RAISED_EXIT_CODE
         job.events.write("raised", **_described(error))
+        # As the interpreter does with an error that nobody catches, before it leaves.
+        sys.last_value = error
     else:
         job.events.write("finished")
     (folder / f"ended.{rank}").touch()

@@ -67,7 +67,8 @@ class _Zygote:
         while True:
             for key, _ in self._selector.select(timeout=0.05):
                 if key.data is not None:
-                    self._ended(*key.data, pidfd=key.fd)
+                    run, pid = key.data
+                    self._ended(run, pid, key.fd)
                 elif not self._read():
                     return
             now = time.monotonic()

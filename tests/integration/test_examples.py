@@ -60,9 +60,14 @@ def test_the_agreeing_ranks_example_votes_and_refuses(tmp_path: Path) -> None:
 
     for rank in (0, 1):
         assert f"rank {rank}: 15x2 is pad (padded)" in output
-        assert f"rank {rank}: step 3 of 0[0-1] is refused: no launch serves" in output
     assert "rank 0: 8x2 is eager (input_address)" in output
     assert "rank 1: 8x2 is eager (adopted)" in output
+    # One of them may learn of the refusal from the other.
+    errors = [line for line in output.splitlines() if "step 3 of 0[0-1]" in line]
+    assert len(errors) == 2
+    for error in errors:
+        assert "rank 0: eager run of target/full 16x2" in error
+        assert "rank 1: replay of target/full 4x2" in error
 
 
 def readme_code() -> list[str]:
