@@ -77,6 +77,7 @@ class AgreedSteps:
         self._runs_eagerly = runs_eagerly
         self._vote_seconds = vote_seconds
         self._propose = self._native.propose
+        self._said_disowned = False
         self._replays: list[int] = []
         self._by_digest: dict[tuple[int, int], int] = {}
         self._others = {
@@ -296,7 +297,8 @@ class AgreedSteps:
     def _diverged(
         self, text: str, step: int, ranks: tuple[int, ...], verdict: Verdict
     ) -> RanksDiverged:
-        self.agreement.told()
+        if self.agreement.stopped_by is not None:
+            self.agreement.told()
         return RanksDiverged(
             f"rank {self.agreement.rank}: {text}",
             step=step,
@@ -310,6 +312,14 @@ class AgreedSteps:
         """Tell what was seen. In observe that is all."""
         native, name = self._native, self.agreement.name
         if status & _core.DISOWNED:
+            if not self._said_disowned:
+                self._said_disowned = True
+                logger().warning(
+                    "%s: steps of a process that was forked from rank %d are not compared; this is "
+                    "said once",
+                    name,
+                    self.agreement.rank,
+                )
             return
         if status & _core.NOTICES_DUE:
             native.take_due()

@@ -75,9 +75,7 @@ class EnforcedSteps:
         """Return what this rank would do, with everything in it that only this rank knows."""
         wished, why = group.wished(verdict, batch)
         if why:
-            self._fallbacks.say_once(
-                "limit", f"{self._fallbacks.describe(wished, batch)}; {why}, so it runs eagerly"
-            )
+            self._say_limit(wished, batch, why)
         return wished
 
     def _diverge(self, verdict: Verdict, batch: BatchDescriptor) -> Any:  # noqa: ANN401
@@ -90,7 +88,7 @@ class EnforcedSteps:
         if verdict.action is Action.EAGER:
             if verdict.reason is not Reason.ADOPTED:
                 self._fallbacks.say_once(
-                    f"{verdict.reason}", self._fallbacks.describe(verdict, batch)
+                    verdict.reason, lambda: self._fallbacks.describe(verdict, batch)
                 )
             return self._launcher.run_eagerly(verdict, batch)
         raise self._fallbacks.refused(verdict, batch)
@@ -102,9 +100,7 @@ class EnforcedSteps:
             # Ranks count their captures alike, but each has its own memory.
             self._fallbacks.require_alone(verdict, batch)
         if limit is not None:
-            self._fallbacks.say_once(
-                "limit", f"{self._fallbacks.describe(verdict, batch)}; {limit}, so it runs eagerly"
-            )
+            self._say_limit(verdict, batch, limit)
             return self._launcher.run_eagerly(verdict, batch)
         return self._launch_captured(self._recaptures.capture(verdict, batch), batch)
 
@@ -114,7 +110,8 @@ class EnforcedSteps:
             graph = self._recaptures.capture(verdict, batch)
         except CaptureError as error:
             # Every rank has learnt of it, so every rank runs the step eagerly.
-            self._fallbacks.say_once("capture", f"{error.message}; such steps run eagerly")
+            failure = f"{error.message}; such steps run eagerly"
+            self._fallbacks.say_once("capture", lambda: failure)
             return self._launcher.run_eagerly(verdict, batch)
         self.group.captured(graph)
         return self._launch_captured(graph, batch)
@@ -123,6 +120,12 @@ class EnforcedSteps:
         self._records.captured(self._graphs, graph)
         self._changed()
         return self._launcher.replay(graph, batch)
+
+    def _say_limit(self, verdict: Verdict, batch: BatchDescriptor, limit: str) -> None:
+        self._fallbacks.say_once(
+            "limit",
+            lambda: f"{self._fallbacks.describe(verdict, batch)}; {limit}, so it runs eagerly",
+        )
 
     def fits(
         self, graph: int, batch: BatchDescriptor, inputs: Mapping[str, Any] | None

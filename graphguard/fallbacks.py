@@ -11,7 +11,7 @@ from graphguard.errors import GuardMismatch
 from graphguard.graph_set import GraphSet
 from graphguard.log import logger
 from graphguard.session import process_rank
-from graphguard.verdict import Verdict
+from graphguard.verdict import Reason, Verdict
 
 if TYPE_CHECKING:
     from graphguard.group_steps import GroupSteps
@@ -30,7 +30,7 @@ class Fallbacks:
     def __init__(self, graphs: GraphSet, eager: Eager | None) -> None:
         self._graphs = graphs
         self._eager = eager
-        self._said: set[str] = set()
+        self._said: set[str | Reason] = set()
 
     def run_eagerly(self, verdict: Verdict, batch: BatchDescriptor) -> Any:  # noqa: ANN401
         """Run a step without a graph.
@@ -99,8 +99,8 @@ class Fallbacks:
             f"torch.distributed; others are not seen, and {ranks}"
         )
 
-    def say_once(self, topic: str, message: str) -> None:
-        """Log a warning, the first time for its topic."""
+    def say_once(self, topic: str | Reason, message: Callable[[], str]) -> None:
+        """Log a warning, the first time for its topic. Only then the message is asked for."""
         if topic not in self._said:
             self._said.add(topic)
-            logger().warning("%s; this is said once", message)
+            logger().warning("%s; this is said once", message())

@@ -209,7 +209,7 @@ class GuardedCapture:
         if graph is None or not self._enforces or self._group is None or not self._started:
             raise ConfigurationError(
                 f"the graph {self.key} {batch} cannot be taken out of use or captured again",
-                hint="this needs a captured graph, mode='enforce' and a group that has agreed on it",
+                hint="this needs mode='enforce', and a graph that the group has agreed on",
             )
         from graphguard.agreement.launches import NoticeKind
 

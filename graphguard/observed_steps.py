@@ -90,18 +90,18 @@ class ObservedSteps:
                 self._counts.overrule(verdict, checked)
                 verdict = checked
         except Exception as error:  # noqa: BLE001
-            self._fallbacks.say_once(
-                "inputs", f"{self._graphs.key} {batch}: inputs are not checked: {error}"
-            )
+            failure = f"{self._graphs.key} {batch}: inputs are not checked: {error}"
+            self._fallbacks.say_once("inputs", lambda: failure)
         self.last_verdict = verdict
         if verdict.action > Action.PAD:
-            self._fallbacks.say_once(f"{verdict.reason}", self._fallbacks.describe(verdict, batch))
+            self._fallbacks.say_once(
+                verdict.reason, lambda: self._fallbacks.describe(verdict, batch)
+            )
         try:
             if self._group is not None and self._group.steps is not None:
                 self._group.steps.observe(graph, verdict.reason, batch)
             else:
                 self._records.check(verdict, batch)
         except Exception as error:  # noqa: BLE001
-            self._fallbacks.say_once(
-                "ledger", f"{self._graphs.key} {batch}: ranks are not compared: {error}"
-            )
+            failure = f"{self._graphs.key} {batch}: ranks are not compared: {error}"
+            self._fallbacks.say_once("ledger", lambda: failure)

@@ -33,30 +33,27 @@ proctype Rank() {
     {
         do
         :: step == STEPS -> break
-        :: else ->
-            atomic {
-                step++;
-                if
-                :: launch = GRAPH_A
-                :: step == watched -> launch = GRAPH_B /* or anything else that some can serve */
+        :: step > 0 -> completed /* or goes on while the device works */
+        :: atomic {
+            step < STEPS ->
+            step++;
+            if
+            :: launch = GRAPH_A
+            :: step == watched -> launch = GRAPH_B /* or anything else that some can serve */
 #ifndef COARSE
-                :: step == watched -> launch = ABORT
+            :: step == watched -> launch = ABORT
 #endif
-                fi
-            }
+            fi;
+            begin_to_publish()
+        }
             publish();
             claim(me + 1);
             if
-            :: step_of(decision) == step
+            :: step_of(decision) == step -> follow_rank()
             :: else ->
                 CLAIM(E4_nobody_lapped, MAY_BE_LAPPED);
                 tell();
                 goto ended
-            fi;
-            follow_rank();
-            if
-            :: true /* the program goes on while the device works */
-            :: true -> completed
             fi
         od;
         completed;

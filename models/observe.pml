@@ -24,7 +24,8 @@ hidden byte O4_trouble_is_told;
 
 bool trouble;
 
-/* The claims about pairs of launches are checked for one step, any of them. */
+/* The claims about pairs of launches are checked for one step, any of them. In the other steps all
+ * launch the same: as far as O2 holds, no launch of another step is ever looked at in this one. */
 byte watched;
 byte launched[RANKS]; /* 0: not yet, else 1 + the launch */
 bool knew[RANKS];
@@ -32,71 +33,93 @@ bool knew[RANKS];
 #define pair_is_sound(rank) \
     (launched[rank] == 0 || launched[rank] == launched[me] || knew[rank] || knew[me])
 
-/* Putting a store into one's own buffer is seen by nobody, so all of them may be put in at once. */
+/* Putting a store into one's own buffer is seen by nobody: all of it is one step. */
 inline publish() {
-    atomic {
-        store(STAMP(me, step), 0);
-        if
-        :: store(LOW(me, step), half(step, launch)); store(HIGH(me, step), half(step, launch))
-        :: store(HIGH(me, step), half(step, launch)); store(LOW(me, step), half(step, launch))
-        fi;
+    store(STAMP(me, step), 0);
+    if
+    :: store(LOW(me, step), half(step, launch)); store(HIGH(me, step), half(step, launch))
+    :: store(HIGH(me, step), half(step, launch)); store(LOW(me, step), half(step, launch))
+    fi;
 #ifdef RELAXED_PASSED
-        if
-        :: store(STAMP(me, step), step); store(PASSED(me), step)
-        :: store(PASSED(me), step); store(STAMP(me, step), step)
-        fi
+    if
+    :: store(STAMP(me, step), step); store(PASSED(me), step)
+    :: store(PASSED(me), step); store(STAMP(me, step), step)
+    fi
 #else
-        store(STAMP(me, step), step);
-        store(PASSED(me), step)
-#endif
-    }
-#ifndef NO_FENCE
-    drained
+    store(STAMP(me, step), step);
+    store(PASSED(me), step)
 #endif
 }
 
 inline find() {
-    d_step { drained -> trouble = true; knows = true }
+    drained;
+    trouble = true;
+    knows = true
 }
 
-/* A peer's slot no longer holds the step: nothing can be said about it, and that is a finding. */
+/* The peer's slot no longer holds the step. Nothing can be said about it, and that is a finding. */
 inline lapped() {
     CLAIM(O3_lapped_peer_is_ahead, load(PASSED(peer)) + 1 >= step + SLOTS);
-#ifdef QUIET_LAPPED
-    skip
-#else
+#ifndef QUIET_LAPPED
     find()
 #endif
 }
 
-inline compare_with(peer) {
+#ifdef NO_STAMP_CHECK
+#define is_there true
+#else
+#define is_there (load(STAMP(peer, step)) == step)
+#endif
+#define has_published (load(PASSED(peer)) >= step)
+
+inline read_launch() {
     if
-    :: load(PASSED(peer)) < step
-    :: else ->
-#ifndef NO_STAMP_CHECK
-        if
-        :: load(STAMP(peer, step)) != step -> lapped(); goto compared
-        :: else
-        fi;
-#endif
-        if
-        :: low = load(LOW(peer, step)); high = load(HIGH(peer, step))
-        :: high = load(HIGH(peer, step)); low = load(LOW(peer, step))
-        fi;
-#ifndef NO_STAMP_CHECK
-        if
-        :: load(STAMP(peer, step)) != step -> lapped(); goto compared
-        :: else
-        fi;
-#endif
-        CLAIM(O2_compared_the_same_step, step_of(low) == step && step_of(high) == step);
-        if
-        :: launch_of(low) != launch || launch_of(high) != launch -> find()
-        :: else
-        fi
+    :: low = load(LOW(peer, step)); high = load(HIGH(peer, step))
+    :: high = load(HIGH(peer, step)); low = load(LOW(peer, step))
+    fi
+}
+
+inline judge() {
+    CLAIM(O2_compared_the_same_step, step_of(low) == step && step_of(high) == step);
+    if
+    :: launch_of(low) != launch || launch_of(high) != launch -> find()
+    :: else
+    fi
+}
+
+inline next_peer() {
+    low = 0; high = 0; turn++;
+    peer = peer_after(turn)
+}
+
+/* That a peer has published stays so: it may be looked at together with the stamp. */
+inline compare() {
+    do
+    :: turn == RANKS -> break
+    :: atomic { turn < RANKS && !has_published -> next_peer() }
+    :: atomic { turn < RANKS && has_published && !is_there -> lapped(); next_peer() }
+    :: turn < RANKS && has_published && is_there ->
+        read_launch();
+        atomic {
+            if
+            :: is_there -> judge()
+            :: else -> lapped()
+            fi;
+            next_peer()
+        }
+    od
+}
+
+inline launch_it() {
+    if
+    :: step == watched ->
+        launched[me] = 1 + launch;
+        knew[me] = knows;
+        CLAIM(O1_one_of_two_knew, FOR_ALL(pair_is_sound));
+        CLAIM(O4_trouble_is_told, trouble || !knows)
+    :: else
     fi;
-compared:
-    atomic { low = 0; high = 0 }
+    turn = 0; peer = 0; launch = 0; knows = false
 }
 
 proctype Rank() {
@@ -111,28 +134,16 @@ proctype Rank() {
             if
             :: launch = 0
             :: step == watched -> launch = 1
-            fi
-        }
-        publish();
-        turn = 1;
-        do
-        :: turn == RANKS -> break
-        :: else ->
-            peer = peer_after(turn);
-            compare_with(peer);
-            turn++
-        od;
-        atomic {
-            if
-            :: step == watched ->
-                launched[me] = 1 + launch;
-                knew[me] = knows;
-                CLAIM(O1_one_of_two_knew, FOR_ALL(pair_is_sound));
-                CLAIM(O4_trouble_is_told, trouble || !knows)
-            :: else
             fi;
-            turn = 0; peer = 0; knows = false
+            publish();
+            turn = 1;
+            peer = peer_after(turn)
         }
+#ifndef NO_FENCE
+        drained;
+#endif
+        compare();
+        atomic { launch_it() }
     od
 }
 

@@ -101,10 +101,9 @@ inline resolve_vote() {
 #endif
     do
     :: turn == RANKS -> break
-    :: else -> read(turn); count_vote()
+    :: turn < RANKS -> read(turn); count_vote()
     od;
-    result_of_votes();
-    conclude(found_low)
+    atomic { result_of_votes(); serve() }
 #ifdef COARSE
     }
 #endif
@@ -120,14 +119,10 @@ inline resolve_vote() {
 
 inline follow() {
     if
-    :: step_of(decision) != step -> CLAIM(E4_nobody_lapped, MAY_BE_LAPPED)
-    :: step_of(decision) == step && who_of(decision) == TIMED_OUT ->
-        atomic { agree(TIMED_OUT); goto ended }
-    :: step_of(decision) == step && who_of(decision) != TIMED_OUT ->
-        if
-        :: vote_holds -> resolve_vote()
-        :: else -> follow_rank()
-        fi
+    :: atomic { step_of(decision) == step && who_of(decision) == TIMED_OUT -> agree(TIMED_OUT); goto ended }
+    :: step_of(decision) == step && who_of(decision) != TIMED_OUT && vote_holds -> resolve_vote()
+    :: step_of(decision) == step && who_of(decision) != TIMED_OUT && !vote_holds -> follow_rank()
+    :: step_of(decision) != step -> CLAIM(E4_nobody_lapped, false); goto ended
     fi
 }
 
@@ -149,29 +144,29 @@ proctype Rank() {
     {
         do
         :: step == STEPS -> break
-        :: else ->
-            atomic {
-                step++;
-                if
-                :: launch = GRAPH_A
-                :: step == watched -> launch = GRAPH_B
+        :: step > 0 -> completed /* or goes on while the device works */
+        :: atomic {
+            step < STEPS ->
+            step++;
+            if
+            :: launch = GRAPH_A
+            :: step == watched -> launch = GRAPH_B
 #ifndef COARSE
-                :: step == watched -> launch = ABORT
-                :: step == watched -> launch = EAGER
-                :: step == watched -> launch = OTHER_BATCH
+            :: step == watched -> launch = EAGER
+            :: step == watched -> launch = OTHER_BATCH
+            :: step == watched -> launch = ABORT
 #endif
-                fi
-            }
+            fi;
+            begin_to_publish()
+        }
             publish();
             if
             :: choose(true); vote()
+#ifndef ALL_VOTE
             :: choose(false); claim(me + 1)
+#endif
             fi;
-            follow();
-            if
-            :: true /* the program goes on while the device works */
-            :: true -> completed
-            fi
+            follow()
         od;
         completed;
 ended:

@@ -321,6 +321,7 @@ Decision Ledger::resolve_vote() {
         }
     }
     if (all_same) return {Seen::kSame, rank_, mine_};
+    if (refused && refused->launch.same_as(mine_)) return {Seen::kSame, rank_, mine_};
     if (refused) return *refused;
     if (!eager_is_open) return {Seen::kImpossible, rank_, {}};
     Launch eager = mine_;

@@ -167,7 +167,8 @@ class Agreement:
             box.record(Event.SEALED, role=str(key), group=self.name, detail=len(signatures))
         if outcome.differences:
             differs = difference_error(outcome.differences, key, self.rank)
-            self.report(DivergenceKind.CAPTURES_DIFFER, 0, (), differs.message)
+            text = differs.message.removeprefix(f"rank {self.rank}: ")
+            self.report(DivergenceKind.CAPTURES_DIFFER, 0, (), text)
             if self.enforces:
                 raise differs
         return outcome

@@ -10,6 +10,7 @@ import msgspec
 from graphguard import _core
 from graphguard.agreement.rendezvous import Rendezvous
 from graphguard.agreement.segment import DIRECTORY, Segment, SegmentName
+from graphguard.audit.findings import ranks_text
 from graphguard.environment import Mode
 from graphguard.errors import GraphguardError, LedgerError
 from graphguard.version import __version__
@@ -66,11 +67,13 @@ def join(
 
     Raises:
         RankMissing: If a rank does not come in time.
-        LedgerError: If the ledger cannot be made or opened on some rank.
+        LedgerError: If ranks run different versions of graphguard, or the ledger cannot be made or
+            opened on some rank.
     """
     me = Member(os.uname().nodename, _memory(), os.getpid(), str(mode), __version__)
     posts = rendezvous.exchange("join", msgspec.json.encode(me), seconds)
     members = [msgspec.json.decode(post, type=Member) for post in posts]
+    _require_one_version(members)
     local = tuple(r for r, member in enumerate(members) if member.memory == me.memory)
     segment, made = _offered(rank == local[0], len(local))
     offers = rendezvous.exchange("ledger", made, seconds)
@@ -89,6 +92,18 @@ def join(
     _require_all(answers)
     assert ledger is not None  # noqa: S101 - or this rank's own answer is a failure
     return members, ledger
+
+
+def _require_one_version(members: Sequence[Member]) -> None:
+    ranks: dict[str, list[int]] = {}
+    for rank, member in enumerate(members):
+        ranks.setdefault(member.version, []).append(rank)
+    if len(ranks) > 1:
+        told = "; ".join(f"{ranks_text(who)}: {version}" for version, who in ranks.items())
+        raise LedgerError(
+            f"the ranks of the group run different versions of graphguard: {told}",
+            hint="install one version everywhere",
+        )
 
 
 def _memory() -> str:

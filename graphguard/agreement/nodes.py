@@ -45,6 +45,9 @@ ANSWER_SECONDS = 0.02
 SILENCE_SECONDS = 10.0
 """How long the store may not answer before the log says so."""
 
+LAST_ANSWER_SECONDS = 1.0
+"""How long the end of a process waits for the store, if it has been asked."""
+
 _Answer = dict[int, bytes] | Exception
 
 
@@ -148,6 +151,7 @@ class NodeComparison:
         self._posted = b""
         self._posted_until = deque([0], maxlen=OVERLAPPING_POSTS)
         self._answers: SimpleQueue[_Answer] | None = None
+        self._asking: Thread | None = None
         self._asked = float("-inf")
         self._said_silent = False
 
@@ -168,6 +172,15 @@ class NodeComparison:
         if self._answers is not None:
             self._take(self._answers)
         return list(self._differences())
+
+    def close(self) -> None:
+        """Wait for what the store was asked, for a moment; poll no more after that.
+
+        A thread that comes back from the native code of a store while the interpreter is taken
+        down would end the process with an abort.
+        """
+        if self._asking is not None:
+            self._asking.join(LAST_ANSWER_SECONDS)
 
     def _due(self) -> bool:
         waited = time.monotonic() - self._asked >= self._seconds
@@ -198,7 +211,8 @@ class NodeComparison:
         self._answers = SimpleQueue()
         self._asked = time.monotonic()
         arguments = (self._store, own, reads, self._answers)
-        Thread(target=_ask, args=arguments, name="graphguard nodes", daemon=True).start()
+        self._asking = Thread(target=_ask, args=arguments, name="graphguard nodes", daemon=True)
+        self._asking.start()
 
     def _take(self, answers: SimpleQueue[_Answer]) -> None:
         try:

@@ -13,6 +13,7 @@ import fcntl
 import os
 import stat
 import struct
+import time
 
 import msgspec
 
@@ -27,8 +28,11 @@ _FLOCK = "hhqqi4x"
 """``struct flock`` of 64-bit Linux: type, whence, start, length, pid."""
 
 
-_held: set[str] = set()
-"""Files that this process holds locks of. Closing another descriptor of one would free them all."""
+_held: set[tuple[str, int]] = set()
+"""Files and places that this process holds the locks of."""
+
+_LEFT_BEHIND_SECONDS = 60.0
+"""How old a file is at least that ranks have left behind. A new one may not be held yet."""
 
 
 class SegmentName(msgspec.Struct, frozen=True):
@@ -112,10 +116,13 @@ class Segment:
                 f"the place of local rank {rank} in the ledger is taken by a living process",
                 hint="give every process of the group a rank of its own",
             ) from error
-        _held.add(self.name.file)
+        _held.add((self.name.file, rank))
 
     def held(self, rank: int) -> bool:
-        """Whether another process holds the lock of a rank."""
+        """Whether a process holds the lock of a rank."""
+        if (self.name.file, rank) in _held:
+            # The kernel does not tell a process of its own locks.
+            return True
         asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, rank, 1, 0)
         answer = fcntl.fcntl(self.descriptor, fcntl.F_GETLK, asked)
         return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
@@ -144,17 +151,23 @@ class Segment:
             )
 
 
+os.register_at_fork(after_in_child=_held.clear)
+
+
 def _sweep() -> None:
     """Remove what ranks have left behind that died before all others had opened their segment."""
     mine = f"{_PREFIX}-{os.geteuid()}-"
     try:
         names = [name for name in os.listdir(DIRECTORY) if name.startswith(mine)]
-        names = [name for name in names if name not in _held]
     except OSError:
         return
+    # Closing another descriptor of a file would free the locks that this process holds.
+    own = {file for file, _ in _held}
     for name in names:
         path = os.path.join(DIRECTORY, name)
         try:
+            if name in own or time.time() - os.lstat(path).st_mtime < _LEFT_BEHIND_SECONDS:
+                continue
             descriptor = os.open(path, _FLAGS)
         except OSError:
             continue

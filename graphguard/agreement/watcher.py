@@ -6,7 +6,6 @@ this thread is left to say so, and to end the process before a time-out of minut
 
 from __future__ import annotations
 
-import atexit
 import faulthandler
 import os
 import sys
@@ -22,6 +21,7 @@ from graphguard.agreement.in_progress import in_launch
 from graphguard.agreement.launches import Trouble
 from graphguard.agreement.members import LocalLedger, Member
 from graphguard.agreement.nodes import NodeComparison, Window
+from graphguard.at_exit import at_exit, ends_by_error
 from graphguard.blackbox.events import DivergenceKind
 from graphguard.blackbox.writer import process_box
 from graphguard.log import logger
@@ -60,6 +60,7 @@ class Watcher:
         self._agreement = weakref.ref(agreement)
         self._exits = environment.exits_when_stuck()
         self._done = threading.Event()
+        self._thread: threading.Thread | None = None
         self._told_trouble = False
         self._gone: set[int] = set()
         self._next_look_at_peers = 0.0
@@ -73,18 +74,24 @@ class Watcher:
     def start(self) -> None:
         """Start the thread."""
         name = f"graphguard-{self._ledger.segment.name.file[-8:]}"
-        threading.Thread(target=self._run, name=name, daemon=True).start()
-        atexit.register(self._leave)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+        at_exit(self._leave)
 
     def program_knows(self) -> None:
         """Leave the end to the program: it has got an error."""
         self._program_knows = True
 
     def _leave(self) -> None:
+        if self._done.is_set():
+            return
         self._done.set()
         # A program that ends by an error has most likely not done what the others wait for.
-        if getattr(sys, "last_value", None) is None:
+        if not ends_by_error():
             self._ledger.native.leave()
+        if self._nodes is not None and self._thread is not None:
+            self._thread.join(GRACE_SECONDS)
+            self._nodes.close()
 
     def _run(self) -> None:
         while not self._done.wait(POLL_SECONDS):
@@ -128,7 +135,7 @@ class Watcher:
         native, segment = self._ledger.native, self._ledger.segment
         for place in range(len(self._ledger.ranks)):
             pid = native.pid(place)
-            if place in self._gone or pid in (0, os.getpid()) or segment.held(place):
+            if place in self._gone or pid == 0 or segment.held(place):
                 continue
             step, last, left = native.step(), native.passed(place), native.has_left(place)
             if left and step <= last:
@@ -184,18 +191,21 @@ class Watcher:
             self._end(agreement, stuck_by)
 
     def _end(self, agreement: Agreement, stuck_by: Divergence) -> None:
-        logger().critical(
-            "rank %d waits in step %d of %s for what will not come, and is ended: %s",
-            agreement.rank,
-            self._ledger.native.step(),
-            agreement.name,
-            stuck_by.text,
-        )
-        if box := process_box():
-            box.note("ended: a launch waits for ranks that will not come", group=agreement.name)
-        faulthandler.dump_traceback(all_threads=True)
-        sys.stderr.flush()
-        os._exit(STUCK_EXIT_CODE)
+        try:
+            logger().critical(
+                "rank %d waits in step %d of %s for what will not come, and is ended: %s",
+                agreement.rank,
+                self._ledger.native.step(),
+                agreement.name,
+                stuck_by.text,
+            )
+            if box := process_box():
+                box.note("ended: a launch waits for ranks that will not come", group=agreement.name)
+            # What a program has put in the place of sys.stderr may be no file.
+            faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
+            sys.stderr.flush()
+        finally:
+            os._exit(STUCK_EXIT_CODE)
 
     def _compare_nodes(
         self, agreement: Agreement, store: Store, group: GroupMembers, members: Sequence[Member]

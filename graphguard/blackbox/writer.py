@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING
 
 from graphguard import environment, log
 from graphguard._core import BlackBox as Ring
+from graphguard.at_exit import at_exit
 from graphguard.blackbox import directory as rings
 from graphguard.blackbox.events import NO_NAME, NOT_SET, Event
 from graphguard.errors import BlackBoxError, GraphguardError
@@ -177,7 +176,7 @@ class _ProcessBox:
             log.logger().warning("this process has no black box: %s", reason)
             return
         log.logger().info("the black box of this process is %s", self._box.path)
-        _at_exit(self._box)
+        at_exit(self._box.close)
 
 
 def _open(directory: Path, entries: int, *, follow_links: bool, tidy: bool) -> BlackBox:
@@ -239,15 +238,6 @@ def _capacity(entries: int) -> int:
             hint=f"between 1 and {environment.MAX_RING_ENTRIES} can be kept",
         )
     return 1 << (entries - 1).bit_length()
-
-
-def _at_exit(box: BlackBox) -> None:
-    atexit.register(box.close)
-    # A child of multiprocessing that was forked ends without what atexit knows, before 3.14.
-    util = sys.modules.get("multiprocessing.util")
-    process = sys.modules.get("multiprocessing.process")
-    if util is not None and process is not None and process.parent_process() is not None:
-        util.Finalize(None, box.close, exitpriority=0)
 
 
 def _after_fork() -> None:

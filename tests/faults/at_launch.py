@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from graphguard import BatchDescriptor
+from tests.faults.expected import (
+    ADOPTS,
+    ARE_ADOPTED,
+    GOES_WRONG,
+    OBSERVED,
+    REFUSED_FIRST,
+    REFUSES_LAST,
+    End,
+    Expected,
+    Program,
+    Side,
+    both,
+    faults,
+)
 from tests.faults.job import AT, PLAN, Job
-from tests.faults.model import MAX_TOKENS, WIDTH, Body
+from tests.faults.model import MAX_TOKENS, WIDTH, Body, one_size
 
-Program = Callable[[Job], None]
 Plan = tuple[str, ...]
 
 # ---- plans of the faulty rank --------------------------------------------------------------------
@@ -44,8 +56,7 @@ def serves(
 
     def program(job: Job) -> None:
         job.prepare(body, **settings)
-        if at:
-            job.come_first(at) if first else job.come_last(at)
+        job.come_first(at) if first else job.come_last(at)
         job.serve(plan if job.faulty else usual)
 
     return program
@@ -91,16 +102,17 @@ def knows_a_quarantine_alone(*, first: bool = False) -> Program:
     return program
 
 
-def publishes_a_twin(*, key: bool) -> Program:
+def publishes_a_twin(*, key: bool, first: bool = False) -> Program:
     """Let the faulty rank publish what agrees with the others' launch in the first 64 bits.
 
     Args:
         key: Whether all of the digest agrees, and only the family of graphs is another.
+        first: Whether that rank comes first.
     """
 
     def program(job: Job) -> None:
         job.prepare()
-        job.come_last()
+        job.come_first() if first else job.come_last()
         _, guarded = job.guards["drafter"]
         if job.faulty:
             group = guarded._group
@@ -115,3 +127,114 @@ def publishes_a_twin(*, key: bool) -> Program:
         job.serve()
 
     return program
+
+
+# ---- the faults ----------------------------------------------------------------------------------
+
+_OBSERVED = {
+    "wrong graph": serves(replaced("drafter 8x2 > 16x2"), body=one_size),
+    "wrong graph, first to come": serves(replaced("drafter 8x2 > 16x2"), body=one_size, first=True),
+    "eager against graph": serves(replaced("drafter 8x2 > eager"), body=one_size),
+    "graph against eager": serves(
+        replaced("drafter 8x2 > 8x2"), usual=replaced("drafter 8x2 > eager"), body=one_size
+    ),
+    "drafter skipped": serves(SKIPPED, body=one_size),
+    "drafter run twice": serves(TWICE, body=one_size, at=AT + 1),
+    "roles swapped": serves(SWAPPED, body=one_size),
+    "a round ahead": serves(AHEAD, body=one_size, at=AT - 1),
+    "a round repeated": serves(REPEATED, body=one_size, at=AT + 1),
+    "prefill against decode": serves(replaced("drafter 8x2:prefill > eager"), body=one_size),
+    "digests equal in their first half": publishes_a_twin(key=False),
+    "digests equal, families not": publishes_a_twin(key=True),
+}
+_REFUSED = {
+    "a batch that does not fit": serves(replaced("drafter 12x2")),
+    "drafter skipped": serves(SKIPPED),
+    "drafter run twice": serves(TWICE, at=AT + 1),
+    "roles swapped": serves(SWAPPED),
+    "a round ahead": serves(AHEAD, at=AT - 1),
+    "prefill against decode": serves(replaced("drafter 8x2:prefill")),
+    "a tensor moved": moves_a_tensor(on_divergence={"input_address": "eager"}),
+    "a tensor moved, policy raise": moves_a_tensor(),
+}
+_REFUSED_FIRST = {
+    "wrong graph, first to come": serves(replaced("drafter 4x2"), first=True),
+    "drafter skipped, first to come": serves(SKIPPED, first=True),
+    "prefill against decode, first to come": serves(replaced("drafter 8x2:prefill"), first=True),
+    "digests equal in their first half, first to come": publishes_a_twin(key=False, first=True),
+    "digests equal, families not, first to come": publishes_a_twin(key=True, first=True),
+}
+_ADOPTED = {
+    "wrong graph": serves(replaced("drafter 4x2")),
+    "eager against graph": knows_a_quarantine_alone(),
+    "digests equal in their first half": publishes_a_twin(key=False),
+    "digests equal, families not": publishes_a_twin(key=True),
+}
+_ARE_ADOPTED = {
+    "eager against graph, first to come": knows_a_quarantine_alone(first=True),
+    "a tensor moved, first to come": moves_a_tensor(
+        first=True, on_divergence={"input_address": "eager"}
+    ),
+    "a tensor moved, vote": moves_a_tensor(
+        vote_seconds=10.0, on_divergence={"input_address": "eager"}
+    ),
+}
+_ALL_RAISE = {
+    "a tensor moved, policy raise, first to come": moves_a_tensor(first=True),
+    "a tensor moved, policy raise, vote": moves_a_tensor(vote_seconds=10.0),
+}
+
+FAULTS = [
+    *faults("launch", "observe", OBSERVED, _OBSERVED),
+    *faults("launch", "enforce", REFUSES_LAST, _REFUSED),
+    *faults("launch", "enforce", REFUSED_FIRST, _REFUSED_FIRST),
+    *faults("launch", "enforce", ADOPTS, _ADOPTED),
+    *faults("launch", "enforce", ARE_ADOPTED, _ARE_ADOPTED),
+    *faults("launch", "enforce", REFUSES_LAST, {"drafter skipped, rank 0": serves(SKIPPED)}, odd=0),
+    *faults(
+        "launch",
+        "enforce",
+        Expected(
+            Side(End.RAISED, ("adopted", "refused"), "RanksDiverged"),
+            Side(End.ENDED, ("peer-refused",)),
+            decidable=True,
+        ),
+        {"a round repeated": serves(REPEATED, at=AT + 1)},
+    ),
+    *faults(
+        "launch",
+        "enforce",
+        Expected(
+            Side(End.RAISED, (), "GuardMismatch"),
+            Side(End.RAISED, ("adopted",), "GuardMismatch"),
+            decidable=True,
+            launches=False,
+        ),
+        _ALL_RAISE,
+    ),
+    *faults(
+        "launch",
+        "enforce",
+        both(
+            Side(End.RAISED, ("refused", "peer-refused"), "RanksDiverged"),
+            decidable=True,
+            launches=False,
+        ),
+        {"drafter skipped, vote": serves(SKIPPED, vote_seconds=10.0)},
+    ),
+]
+
+UNGUARDED = faults(
+    "launch",
+    "off",
+    GOES_WRONG,
+    {
+        "wrong graph": serves(replaced("drafter 8x2 > 16x2")),
+        "eager against graph": serves(
+            replaced("drafter 7x2 > eager"), usual=replaced("drafter 7x2 > 8x2")
+        ),
+        "drafter skipped": serves(SKIPPED),
+        "drafter run twice": serves(TWICE),
+        "roles swapped": serves(SWAPPED),
+    },
+)

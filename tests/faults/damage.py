@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import stat
 from collections.abc import Callable
 from typing import Any
 
 from graphguard import _core
 from graphguard.agreement.members import LocalLedger
-from tests.faults.job import AT, FAULTY, PLAN, Job
-
-Program = Callable[[Job], None]
+from tests.faults.expected import MISSING, NOTHING, End, Expected, Program, Side, both, faults
+from tests.faults.job import AT, Job
 
 # Where things lie, as csrc/core/ledger_layout.h has it: a header, the trouble word, the count of
 # notices, 256 notices and 1024 decision cells of 64 bytes each, two lines for each rank, slots.
@@ -40,13 +38,16 @@ def passed_word(job: Job) -> int:
 
 
 def slot(job: Job) -> int:
-    """Return where rank 0 has published how many requests the step of the fault has."""
+    """Return where the one who decided on the step of the fault has published its requests."""
+    decided = int.from_bytes(os.pread(job.ledger.segment.descriptor, 8, cell(job)), "little")
+    # Where nothing is decided everybody reads every slot.
+    rank = (decided & 0xFFFF) - 1 if decided else 0
     slots = _RANKS + job.ranks * 2 * _LINE
-    return slots + AT % _core.LEDGER_SLOTS * _LINE + 4 * 8
+    return slots + (rank * _core.LEDGER_SLOTS + AT % _core.LEDGER_SLOTS) * _LINE + 4 * 8
 
 
 def damages(place: Callable[[Job], int], word: int = GARBAGE, **settings: Any) -> Program:
-    """Let something in the faulty rank write into the ledger before its step, which it does last."""
+    """Let something in the faulty rank write into the ledger before its step; it comes last."""
 
     def program(job: Job) -> None:
         job.prepare(**settings)
@@ -126,3 +127,60 @@ def no_manifest(job: Job) -> None:
         os.environ["GRAPHGUARD_DIR"] = str(directory)
     job.prepare()
     job.serve()
+
+
+# ---- the faults ----------------------------------------------------------------------------------
+
+_RAISES = Side(End.RAISED, ("damaged",), "RanksDiverged")
+_SEES = Side(End.FINISHED, ("damaged",))
+
+FAULTS = [
+    *faults(
+        "memory",
+        "enforce",
+        Expected(_RAISES, Side(End.ENDED, ("peer-refused",))),
+        {"slot damaged": damages(slot), "decision damaged": damages(cell)},
+    ),
+    *faults(
+        "memory",
+        "enforce",
+        Expected(_RAISES, Side(End.ENDED, ("damaged",))),
+        {"trouble word damaged": damages(trouble_word)},
+    ),
+    *faults("memory", "observe", both(_SEES), {"trouble word damaged": damages(trouble_word)}),
+    *faults(
+        "memory",
+        "observe",
+        Expected(_SEES, Side(End.FINISHED, also=("damaged",))),
+        {"slot damaged": damages(slot), "pace damaged": damages(passed_word, 1)},
+    ),
+    *faults(
+        "memory",
+        "enforce",
+        both(Side(End.RAISED, (), "LedgerError"), launches=False),
+        {"no room for the ledger": no_room_for_the_ledger},
+    ),
+    *faults(
+        "memory",
+        "observe",
+        both(Side(End.FINISHED, log="are not compared")),
+        {"no room for the ledger": no_room_for_the_ledger},
+    ),
+    *faults(
+        "memory",
+        "enforce",
+        NOTHING,
+        {
+            "pace damaged": damages(passed_word),
+            "black boxes removed": box_directory_removed,
+            "no black box": no_black_box,
+        },
+    ),
+    *faults(
+        "memory",
+        "enforce",
+        Expected(Side(End.RAISED, (), "ManifestError"), MISSING, launches=False),
+        {"the manifest cannot be written": no_manifest},
+        environment={"GRAPHGUARD_AGREE_SECONDS": "1"},
+    ),
+]

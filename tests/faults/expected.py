@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from tests.faults.job import Job
 
@@ -37,6 +38,7 @@ class Side:
     Attributes:
         end: How it ends.
         told: The kinds of differences of which it is told at least one; none where it is empty.
+        also: Kinds that it may be told of besides.
         error: What it ends with, where it raises.
         log: What its log says.
     """
@@ -44,6 +46,7 @@ class Side:
     end: End
     told: tuple[str, ...] = ()
     error: str = ""
+    also: tuple[str, ...] = ()
     log: str = ""
 
 
@@ -57,14 +60,12 @@ class Expected:
         decidable: Whether what each rank is about to do is enough to see the fault.
         launches: Whether any rank may launch the step that differs. Without a wait the first one
             to come may; after captures that differ none.
-        verdict: Of the step that differs on the ranks that launch it, where it says something.
     """
 
     faulty: Side
     others: Side
     decidable: bool = False
     launches: bool = True
-    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Fault:
         room: Where it goes wrong: capture, launch, process, memory, pace; none for no fault.
         program: What each rank runs.
         expected: What is to become of it.
+        odd: The rank that does something else than the others.
         environment: Variables of every rank.
     """
 
@@ -85,18 +87,25 @@ class Fault:
     room: str
     program: Program
     expected: Expected
+    odd: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
+        """By what the fault is asked for."""
         return f"{self.name}, {self.mode}"
 
 
-# ---- what several faults have in common ----------------------------------------------------------
+def faults(
+    room: str, mode: str, expected: Expected, programs: Mapping[str, Program], **fields: Any
+) -> list[Fault]:
+    """Return faults of which the same is expected."""
+    return [Fault(name, mode, room, p, expected, **fields) for name, p in programs.items()]
 
 
-def both(side: Side, **fields: bool | str) -> Expected:
-    return Expected(side, side, **fields)  # type: ignore[arg-type]
+def both(side: Side, **fields: Any) -> Expected:
+    """Return what is expected where the faulty rank and the others are to end alike."""
+    return Expected(side, side, **fields)
 
 
 RAISES_AT_CAPTURE = both(
@@ -112,11 +121,10 @@ REFUSED_FIRST = Expected(
     Side(End.RAISED, ("refused", "peer-refused"), "RanksDiverged"),
     decidable=True,
 )
-ADOPTS = Expected(
-    Side(End.FINISHED, ("adopted",)), Side(End.FINISHED), decidable=True, verdict="adopted"
-)
+ADOPTS = Expected(Side(End.FINISHED, ("adopted",)), Side(End.FINISHED), decidable=True)
 ARE_ADOPTED = Expected(Side(End.FINISHED), Side(End.FINISHED, ("adopted",)), decidable=True)
-OBSERVED = both(Side(End.ANY, ("differs",)), decidable=True)
+OBSERVED = both(Side(End.ANY, ("differs",), also=("peer-gone",)), decidable=True)
 GONE = Expected(Side(End.KILLED), Side(End.ENDED, ("peer-gone",)))
-MISSING = Side(End.RAISED, (), "RankMissing")
+MISSING = Side(End.RAISED, (), "RankMissing", also=("peer-gone",))
 NOTHING = both(Side(End.FINISHED))
+GOES_WRONG = both(Side(End.ANY))

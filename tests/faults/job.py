@@ -13,12 +13,10 @@ from typing import Any
 from graphguard import BatchDescriptor, GuardedCapture
 from graphguard.agreement.divergence import Divergence
 from graphguard.agreement.group import Agreement
+from graphguard.agreement.launches import Outcome
 from graphguard.agreement.members import LocalLedger
 from tests.faults.events import EventLog
 from tests.faults.model import Body, Model, drafter, target, wait_as_a_gpu_would
-
-FAULTY = 1
-"""The rank that does something else than the others."""
 
 AT = 4
 """The step in which it does."""
@@ -53,6 +51,8 @@ class Job:
     Attributes:
         rank: Its number.
         ranks: How many there are.
+        odd: Which of them does something else than the others.
+        others: The others.
         mode: The mode of its guards.
         folder: The folder of the run.
         events: Where it writes what it does.
@@ -63,9 +63,11 @@ class Job:
         number: The step that it is in, as it counts.
     """
 
-    def __init__(self, rank: int, ranks: int, mode: str, folder: Path) -> None:
+    def __init__(self, rank: int, ranks: int, odd: int, mode: str, folder: Path) -> None:
         self.rank = rank
         self.ranks = ranks
+        self.odd = odd
+        self.others = [other for other in range(ranks) if other != odd]
         self.mode = mode
         self.folder = folder
         self.events = EventLog(folder / f"events.{rank}")
@@ -76,12 +78,13 @@ class Job:
         self.number = 0
         self._agreement: Agreement | None = None
         self._choice = ""
+        self._votes = False
         self._has_reported = threading.Event()
 
     @property
     def faulty(self) -> bool:
         """Whether this is the rank that does something else."""
-        return self.rank == FAULTY
+        return self.rank == self.odd
 
     @property
     def agreement(self) -> Agreement:
@@ -99,6 +102,7 @@ class Job:
 
     def guard(self, role: str, body: Body, *, eager: Body | None = None, **settings: Any) -> None:
         """Make and warm up the guard of a role."""
+        self._votes = "vote_seconds" in settings
         model = Model(self, role, body, eager)
         model.fails_for = self.fails_for
         self.guards[role] = model, model.guarded(**settings)
@@ -152,16 +156,16 @@ class Job:
         self.events.write("fault", step=self.number)
 
     def come_last(self, step: int = AT) -> None:
-        """Let the faulty rank come to a step, and all later ones, when all others have published it."""
+        """Let the faulty rank come to a step, and all later ones, when all others have come."""
         if self.faulty:
             for later in range(step, step + len(PLAN)):
-                self._await(later, [r for r in range(self.ranks) if r != FAULTY], later == step)
+                self._await(later, self.others, later == step)
 
     def come_first(self, step: int = AT) -> None:
         """Let the faulty rank publish a step, and all later ones, before the others."""
         if not self.faulty:
             for later in range(step, step + len(PLAN)):
-                self._await(later, [FAULTY], later == step)
+                self._await(later, [self.odd], later == step)
 
     def passed(self, rank: int) -> int:
         """Return the last step that a rank has published."""
@@ -213,11 +217,17 @@ class Job:
     def _await(self, step: int, ranks: Sequence[int], differs: bool) -> None:
         def awaited() -> None:
             if self._agreement is not None:
-                self.wait_until(lambda: all(self.passed(rank) >= step for rank in ranks))
+                self.wait_until(lambda: all(self._came(rank, step) for rank in ranks))
             if differs:
                 self.fault()
 
         self.before[step] = awaited
+
+    def _came(self, rank: int, step: int) -> bool:
+        """Whether a rank has published a step and, where it does not vote, decided on it."""
+        if self.passed(rank) < step:
+            return False
+        return self._votes or self.ledger.native.outcome(rank, step) != Outcome.PENDING
 
     def _published(self) -> int:
         ledger = self.agreement.ledger

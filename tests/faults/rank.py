@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from graphguard import GraphguardError
-from tests.faults.catalogue import FAULTS, UNGUARDED
+from tests.faults.catalogue import ALL
 from tests.faults.events import EventLog
 from tests.faults.job import Job
 
@@ -34,7 +34,7 @@ class _LogToEvents(logging.Handler):
 
 def run_rank(rank: int, request: dict[str, Any]) -> int:
     """Be one rank of a run, and return what the process is to end with."""
-    fault, folder = {**FAULTS, **UNGUARDED}[request["fault"]], Path(request["folder"])
+    fault, folder = ALL[request["fault"]], Path(request["folder"])
     os.environ.update(
         {
             "GRAPHGUARD_DIR": str(folder / "boxes"),
@@ -43,7 +43,7 @@ def run_rank(rank: int, request: dict[str, Any]) -> int:
             **fault.environment,
         }
     )
-    job = Job(rank, request["ranks"], fault.mode, folder)
+    job = Job(rank, request["ranks"], fault.odd, fault.mode, folder)
     logging.getLogger("graphguard").addHandler(_LogToEvents(job.events))
     dist.init_process_group(
         "gloo",

@@ -14,16 +14,18 @@ from graphguard import (
     Agreement,
     AgreementError,
     BatchDescriptor,
-    Captured,
     CaptureError,
     ConfigurationError,
     GuardedCapture,
+    LedgerError,
+    RanksDiverged,
     Session,
+    _core,
     guard,
 )
+from graphguard.agreement.segment import DIRECTORY, Segment, SegmentName
 from graphguard.agreement.store import GroupMembers
 from graphguard.environment import Mode
-from graphguard.graphs.emulated import EmulatedGraph, capture
 from tests.unit.agreement.ranks import all_at_once, memory
 from tests.unit.emulated_step import MAX_TOKENS, Step
 
@@ -175,3 +177,107 @@ def test_a_quarantine_that_is_announced_after_a_capture_again_outlives_it() -> N
     verdicts = [ranks.run(OF(4, 2)) for _ in range(80)]
 
     assert verdicts[-1] == ["eager (quarantined)"] * 2
+
+
+def test_a_rank_that_was_only_too_far_ahead_is_still_ended_when_it_waits_in_vain() -> None:
+    ranks = Ranks()
+    assert ranks.warm_up() == [None, None]
+    for _ in range(_core.LEDGER_SLOTS - 2):
+        ranks.guards[0](OF(4, 2))
+    with pytest.raises(RanksDiverged, match="steps ahead of rank 1"):
+        ranks.guards[0](OF(4, 2))
+
+    watcher = ranks.agreements[0]._watcher
+    assert watcher is not None
+    assert not watcher._program_knows
+
+
+def test_observing_in_the_child_of_a_fork_it_is_said_once_that_steps_are_not_compared(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ranks = Ranks("observe")
+    assert ranks.warm_up() == [None, None]
+    ledger = ranks.agreements[1].ledger
+    assert ledger is not None
+    # What is done in the child.
+    ledger.native.disown()
+
+    with caplog.at_level(logging.WARNING, "graphguard"):
+        for _ in range(2):
+            assert ranks.run(OF(4, 2)) == ["replay (exact)"] * 2
+    assert caplog.text.count("forked from rank 1 are not compared") == 1
+
+
+def test_an_eager_run_of_another_role_is_not_adopted() -> None:
+    ranks = Ranks()
+    assert ranks.warm_up() == [None, None]
+    drafters = [
+        guard("drafter", eager=step.eager, mode="enforce", group=agreement, session=Session())(
+            step.capture
+        )
+        for step, agreement in zip(ranks.steps, ranks.agreements, strict=True)
+    ]
+    assert all_at_once([lambda d=d: d.warm_up([OF(4, 2)]) for d in drafters]) == [None, None]  # type: ignore[misc]
+
+    ranks.guards[0](OF(9, 1))
+    with pytest.raises(RanksDiverged, match="rank 0 decided on a eager run of target/full 9x1"):
+        drafters[1](OF(9, 1))
+
+
+def test_an_eager_run_of_another_batch_is_not_adopted() -> None:
+    ranks = Ranks()
+    assert ranks.warm_up() == [None, None]
+
+    ranks.guards[0](OF(9, 1))
+    with pytest.raises(RanksDiverged, match="which this rank cannot serve"):
+        ranks.guards[1](OF(8, 1))
+    assert ranks.steps[1].eager_runs == []
+
+    with pytest.raises(RanksDiverged, match="which this rank cannot serve"):
+        ranks.guards[1](OF(4, 2))
+    with pytest.raises(RanksDiverged, match="rank 1 refused step 1"):
+        ranks.guards[0](OF(4, 2))
+    watcher = ranks.agreements[1]._watcher
+    assert watcher is not None
+    assert watcher._program_knows
+
+
+def test_a_capture_that_fails_on_one_rank_is_used_on_none() -> None:
+    ranks = Ranks(on_divergence="recapture")
+    assert ranks.warm_up() == [None, None]
+    ranks.steps[1].fail_with = RuntimeError("out of memory")
+    for _ in range(2):
+        ranks.run(OF(9, 1))
+
+    assert [step.eager_runs for step in ranks.steps] == [[OF(9, 1)] * 2] * 2
+    assert [len(guarded.batches) for guarded in ranks.guards] == [3, 3]
+
+
+def test_a_graph_that_cannot_be_captured_again_on_one_rank_is_quarantined_on_all() -> None:
+    ranks = Ranks()
+    assert ranks.warm_up() == [None, None]
+    first = ranks.guards[0].capture_again(OF(4, 2))
+    assert first is not None
+    ranks.steps[1].fail_with = RuntimeError("out of memory")
+    verdicts = [ranks.run(OF(4, 2)) for _ in range(first)]
+
+    assert verdicts[-2:] == [["replay (exact)"] * 2, ["eager (quarantined)"] * 2]
+
+
+def test_nothing_has_a_name_any_more_when_the_ranks_have_joined() -> None:
+    ranks = Ranks()
+    assert ranks.warm_up() == [None, None]
+    for agreement in ranks.agreements:
+        assert agreement.ledger is not None
+        assert not Path(DIRECTORY, agreement.ledger.segment.name.file).exists()
+
+
+def test_if_one_rank_cannot_open_the_ledger_none_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(name: SegmentName, num_ranks: int) -> Segment:
+        raise LedgerError("the ledger cannot be opened", hint="look at it")
+
+    monkeypatch.setattr(Segment, "open", refused)
+    errors = Ranks().warm_up()
+
+    assert [type(error) for error in errors] == [LedgerError] * 2
+    assert all("ranks 1 of the group have no ledger" in str(error) for error in errors)

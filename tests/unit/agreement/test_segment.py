@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -24,9 +25,9 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def segment() -> Segment:
+def segment() -> Iterator[Segment]:
     made = Segment.create(2)
-    yield made  # type: ignore[misc]
+    yield made
     made.remove_name()
 
 
@@ -63,8 +64,9 @@ def test_a_place_is_taken_once(segment: Segment) -> None:
         _core.Ledger(*arguments, 12, False)
 
 
-def test_a_segment_that_others_may_read_is_refused(segment: Segment) -> None:
-    os.chmod(Path(segments.DIRECTORY, segment.name.file), 0o644)
+@pytest.mark.parametrize("mode", [0o604, 0o640])
+def test_a_segment_that_others_may_read_is_refused(segment: Segment, mode: int) -> None:
+    os.chmod(Path(segments.DIRECTORY, segment.name.file), mode)
     with pytest.raises(LedgerError, match="open to others"):
         Segment.open(segment.name, 2)
 
@@ -115,6 +117,11 @@ def test_a_place_is_held_until_its_process_is_gone_and_then_swept_away() -> None
         holder.kill()
         holder.communicate()
     assert not seen.held(0)
+    # … nor as long as another process may be about to take its place in it …
+    Segment.create(2).remove_name()
+    path = Path(segments.DIRECTORY, file)
+    assert path.exists()
     # … and does so when it is gone.
+    os.utime(path, (0, 0))
     Segment.create(2).remove_name()
     assert not Path(segments.DIRECTORY, file).exists()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
-from graphguard.agreement.segment import Segment
+from graphguard.agreement.segment import DIRECTORY, Segment
 
 # Joins the first group of its process, and then makes the segment of a second one, which looks for
 # what dead runs have left behind.
 MEMBER = """
-import sys
-from graphguard.agreement.segment import Segment, SegmentName
+import os, sys
+from graphguard.agreement.segment import DIRECTORY, Segment, SegmentName
 first = Segment.open(SegmentName(sys.argv[1], int(sys.argv[2])), 2)
 first.hold(1)
+os.utime(os.path.join(DIRECTORY, first.name.file), (0, 0))
 second = Segment.create(2)
 second.remove_name()
 print("joined", flush=True)
@@ -23,6 +26,8 @@ sys.stdin.read()
 
 def test_a_place_stays_held_while_its_process_makes_the_segment_of_another_group() -> None:
     segment = Segment.create(2)
+    # As old as what dead runs have left behind.
+    os.utime(Path(DIRECTORY, segment.name.file), (0, 0))
     arguments = [segment.name.file, str(segment.name.token)]
     member = subprocess.Popen(
         [sys.executable, "-c", MEMBER, *arguments],

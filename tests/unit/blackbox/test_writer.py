@@ -29,7 +29,7 @@ def asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setenv("GRAPHGUARD_RING_ENTRIES", "64")
     monkeypatch.setenv("GRAPHGUARD_DIR", str(tmp_path / "run"))
     monkeypatch.setattr(writer, "_process", writer._ProcessBox())
-    monkeypatch.setattr(writer, "_at_exit", lambda _box: None)
+    monkeypatch.setattr(writer, "at_exit", lambda _close: None)
     yield tmp_path / "run"
     if box := writer._process._box:
         box.disown()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from graphguard import BatchDescriptor
-from tests.faults.job import FAULTY, PLAN, Job
+from tests.faults.expected import NOTHING, End, Expected, Fault, Side, faults
+from tests.faults.job import PLAN, Job
 from tests.faults.model import alone
 
 STEPS = 1100
@@ -15,11 +16,7 @@ def runs_ahead(job: Job) -> None:
     job.prepare(alone, sizes=("4x2",))
     if job.faulty:
         job.before[1] = lambda: job.wait_until(
-            lambda: all(
-                job.passed(rank) >= STEPS or job.has_ended(rank)
-                for rank in range(job.ranks)
-                if rank != FAULTY
-            )
+            lambda: all(job.passed(rank) >= STEPS or job.has_ended(rank) for rank in job.others)
         )
         job.fault()
         job.serve(["target 4x2"] * 4)
@@ -53,3 +50,27 @@ def no_fault_with_votes(job: Job) -> None:
     job.fault()
     job.prepare(vote_seconds=10.0)
     job.serve(PLAN * 4)
+
+
+# ---- the faults, and what is none ----------------------------------------------------------------
+
+FAULTS = [
+    *faults(
+        "pace",
+        "observe",
+        Expected(Side(End.FINISHED, ("lapped",)), Side(End.FINISHED, also=("peer-gone",))),
+        {"1,100 steps behind": runs_ahead},
+    ),
+    *faults(
+        "pace",
+        "enforce",
+        Expected(Side(End.FINISHED), Side(End.RAISED, (), "RanksDiverged")),
+        {"1,100 steps behind": runs_ahead},
+    ),
+    *faults("pace", "enforce", NOTHING, {"a graph is taken out of use": quarantines}),
+]
+
+SOUND = [
+    *(Fault("no fault", mode, "none", no_fault, NOTHING) for mode in ("off", "observe", "enforce")),
+    Fault("no fault, vote", "enforce", "none", no_fault_with_votes, NOTHING),
+]
