@@ -23,7 +23,10 @@ hidden byte E1_all_launch_the_same, E2_one_step, E3_bounded, E4_nobody_lapped, E
 
 /* What a rank that has ended knew makes no difference to anybody. */
 inline forget() {
-    d_step { step = 0; decision = 0; found_low = 0; found_high = 0; launch = 0; failed = 0; there = false }
+    atomic {
+        step = 0; decision = 0; found_low = 0; found_high = 0; launch = 0; failed = 0;
+        there = false
+    }
 }
 
 proctype Rank() {

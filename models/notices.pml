@@ -70,7 +70,7 @@ inline withdraw() {
 
 /* ---- announce ---- */
 
-/* Announcers are alike: if each announces once, the first may as well be the first of them. */
+/* Announcers are alike: where each announces once, they may as well come in their order. */
 #if TRIES == 1
 #define is_its_turn (me - RANKS == notice_count)
 #else
@@ -159,7 +159,8 @@ inline learn() {
 
 inline put_in_force() {
     if
-    :: in_force == 0 || from_of(seen) > in_force_from || (from_of(seen) == in_force_from && is_later) ->
+    :: in_force == 0 || from_of(seen) > in_force_from ||
+       (from_of(seen) == in_force_from && is_later) ->
         in_force = 1 + notice; in_force_from = from_of(seen)
     :: else
     fi

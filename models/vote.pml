@@ -1,4 +1,4 @@
-/* Enforce, by vote: publish, wait for all within a bound, claim the decision cell for what was seen.
+/* Enforce, by vote: publish, wait for all within a bound, claim the decision cell for what came.
  *
  * In every step every rank votes or goes the wait-free way, as it likes: the cell says which holds.
  */
@@ -119,7 +119,11 @@ inline resolve_vote() {
 
 inline follow() {
     if
-    :: atomic { step_of(decision) == step && who_of(decision) == TIMED_OUT -> agree(TIMED_OUT); goto ended }
+    :: atomic {
+        step_of(decision) == step && who_of(decision) == TIMED_OUT ->
+        agree(TIMED_OUT);
+        goto ended
+    }
     :: step_of(decision) == step && who_of(decision) != TIMED_OUT && vote_holds -> resolve_vote()
     :: step_of(decision) == step && who_of(decision) != TIMED_OUT && !vote_holds -> follow_rank()
     :: step_of(decision) != step -> CLAIM(E4_nobody_lapped, false); goto ended
@@ -128,9 +132,10 @@ inline follow() {
 
 /* What a rank that has ended knew makes no difference to anybody. */
 inline forget() {
-    d_step {
-        step = 0; decision = 0; found_low = 0; found_high = 0; launch = 0; failed = 0; there = false;
-        turn = 0; all = false; some_differ = false; some_abort = false; some_batch_differs = false
+    atomic {
+        step = 0; decision = 0; found_low = 0; found_high = 0; launch = 0; failed = 0;
+        there = false; turn = 0; all = false;
+        some_differ = false; some_abort = false; some_batch_differs = false
     }
 }
 
@@ -144,7 +149,9 @@ proctype Rank() {
     {
         do
         :: step == STEPS -> break
+#ifndef POLLING
         :: step > 0 -> completed /* or goes on while the device works */
+#endif
         :: atomic {
             step < STEPS ->
             step++;

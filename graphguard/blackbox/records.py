@@ -105,7 +105,7 @@ def _word(kind: Any, number: int) -> str:  # noqa: ANN401 - one of the enums of 
     try:
         return str(kind(number))
     except ValueError:
-        return f"{kind.__name__.lower()} {number}"
+        return f"{kind.__name__.lower().removesuffix('kind')} {number}"
 
 
 @lru_cache(maxsize=4096)

@@ -122,7 +122,7 @@ def publishes_a_twin(*, key: bool, first: bool = False) -> Program:
             high, low = group.steps._digest(graph)
             family = group.steps._key ^ (1 if key else 0)
             group.steps._replays[graph] = job.ledger.native.add_launch(
-                0, high, low ^ (0 if key else 1), family, None, 0, 0
+                0, high, low ^ (0 if key else 1), family, group.steps.ring, *group.steps._names
             )
         job.serve()
 
@@ -144,8 +144,6 @@ _OBSERVED = {
     "a round ahead": serves(AHEAD, body=one_size, at=AT - 1),
     "a round repeated": serves(REPEATED, body=one_size, at=AT + 1),
     "prefill against decode": serves(replaced("drafter 8x2:prefill > eager"), body=one_size),
-    "digests equal in their first half": publishes_a_twin(key=False),
-    "digests equal, families not": publishes_a_twin(key=True),
 }
 _REFUSED = {
     "a batch that does not fit": serves(replaced("drafter 12x2")),
@@ -161,14 +159,10 @@ _REFUSED_FIRST = {
     "wrong graph, first to come": serves(replaced("drafter 4x2"), first=True),
     "drafter skipped, first to come": serves(SKIPPED, first=True),
     "prefill against decode, first to come": serves(replaced("drafter 8x2:prefill"), first=True),
-    "digests equal in their first half, first to come": publishes_a_twin(key=False, first=True),
-    "digests equal, families not, first to come": publishes_a_twin(key=True, first=True),
 }
 _ADOPTED = {
     "wrong graph": serves(replaced("drafter 4x2")),
     "eager against graph": knows_a_quarantine_alone(),
-    "digests equal in their first half": publishes_a_twin(key=False),
-    "digests equal, families not": publishes_a_twin(key=True),
 }
 _ARE_ADOPTED = {
     "eager against graph, first to come": knows_a_quarantine_alone(first=True),
@@ -184,13 +178,33 @@ _ALL_RAISE = {
     "a tensor moved, policy raise, vote": moves_a_tensor(vote_seconds=10.0),
 }
 
+# A record of a black box has room for the first half of a digest.
+_TWINS = {
+    "digests equal in their first half": publishes_a_twin(key=False),
+    "digests equal, families not": publishes_a_twin(key=True),
+}
+_TWINS_FIRST = {
+    "digests equal in their first half, first to come": publishes_a_twin(key=False, first=True),
+    "digests equal, families not, first to come": publishes_a_twin(key=True, first=True),
+}
+
 FAULTS = [
-    *faults("launch", "observe", OBSERVED, _OBSERVED),
-    *faults("launch", "enforce", REFUSES_LAST, _REFUSED),
-    *faults("launch", "enforce", REFUSED_FIRST, _REFUSED_FIRST),
-    *faults("launch", "enforce", ADOPTS, _ADOPTED),
-    *faults("launch", "enforce", ARE_ADOPTED, _ARE_ADOPTED),
-    *faults("launch", "enforce", REFUSES_LAST, {"drafter skipped, rank 0": serves(SKIPPED)}, odd=0),
+    *faults("launch", "observe", OBSERVED, _TWINS),
+    *faults("launch", "enforce", ADOPTS, _TWINS),
+    *faults("launch", "enforce", REFUSED_FIRST, _TWINS_FIRST),
+    *faults("launch", "observe", OBSERVED, _OBSERVED, in_boxes=True),
+    *faults("launch", "enforce", REFUSES_LAST, _REFUSED, in_boxes=True),
+    *faults("launch", "enforce", REFUSED_FIRST, _REFUSED_FIRST, in_boxes=True),
+    *faults("launch", "enforce", ADOPTS, _ADOPTED, in_boxes=True),
+    *faults("launch", "enforce", ARE_ADOPTED, _ARE_ADOPTED, in_boxes=True),
+    *faults(
+        "launch",
+        "enforce",
+        REFUSES_LAST,
+        {"drafter skipped, rank 0": serves(SKIPPED)},
+        odd=0,
+        in_boxes=True,
+    ),
     *faults(
         "launch",
         "enforce",
@@ -200,6 +214,7 @@ FAULTS = [
             decidable=True,
         ),
         {"a round repeated": serves(REPEATED, at=AT + 1)},
+        in_boxes=True,
     ),
     *faults(
         "launch",
@@ -211,6 +226,7 @@ FAULTS = [
             launches=False,
         ),
         _ALL_RAISE,
+        in_boxes=True,
     ),
     *faults(
         "launch",
@@ -221,6 +237,7 @@ FAULTS = [
             launches=False,
         ),
         {"drafter skipped, vote": serves(SKIPPED, vote_seconds=10.0)},
+        in_boxes=True,
     ),
 ]
 

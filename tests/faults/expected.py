@@ -67,6 +67,11 @@ class Expected:
     decidable: bool = False
     launches: bool = True
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing may be said: it is no fault, or harms nobody."""
+        return not any((s.told, s.error, s.log) != ((), "", "") for s in (self.faulty, self.others))
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -79,6 +84,7 @@ class Fault:
         program: What each rank runs.
         expected: What is to become of it.
         odd: The rank that does something else than the others.
+        in_boxes: Whether the black boxes tell afterwards in which step ranks differed.
         environment: Variables of every rank.
     """
 
@@ -88,6 +94,7 @@ class Fault:
     program: Program
     expected: Expected
     odd: int = 1
+    in_boxes: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +16,10 @@ from typing import Any
 
 import msgspec
 
+from graphguard.agreement.segment import DIRECTORY
+from graphguard.blackbox import choosing
+from graphguard.blackbox.merge import merge
+from graphguard.errors import CommandError
 from tests.faults.events import Event, read_events
 
 BOUND_SECONDS = 12.0
@@ -23,6 +29,8 @@ RUNS_AT_A_TIME = 3
 """Most of a run is waiting: for a bound, or for the second after which a watcher ends a rank."""
 
 _ROOT = Path(__file__).parents[2]
+_NOT_OURS = re.compile("GRAPHGUARD_|(LOCAL_)?(RANK|WORLD_SIZE)$")
+"""Variables of whoever runs the tests that ranks must not see."""
 
 
 class RankRun(msgspec.Struct, frozen=True):
@@ -43,6 +51,20 @@ class RankRun(msgspec.Struct, frozen=True):
     stderr: str
 
 
+class Run(msgspec.Struct, frozen=True):
+    """What became of a run.
+
+    Attributes:
+        ranks: Each of its ranks.
+        first_difference: The first step in which the ranks differ by their black boxes, if any.
+        left_behind: Ledgers that are still in ``/dev/shm``.
+    """
+
+    ranks: list[RankRun]
+    first_difference: int | None
+    left_behind: list[str]
+
+
 class Harness:
     """Runs of faults, forked from one process. Used as a context manager."""
 
@@ -59,8 +81,10 @@ class Harness:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=_ROOT,
+            env={name: value for name, value in os.environ.items() if not _NOT_OURS.match(name)},
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         return self
 
     def __exit__(
@@ -78,9 +102,12 @@ class Harness:
         except subprocess.TimeoutExpired:
             self._zygote.kill()
             self._zygote.wait()
+        self._reader.join()
+        assert self._zygote.stdout is not None
+        self._zygote.stdout.close()
 
-    def run(self, fault: str, ranks: int, folder: Path) -> list[RankRun]:
-        """Run a fault on so many ranks and return what became of each."""
+    def run(self, fault: str, ranks: int, folder: Path) -> Run:
+        """Run a fault on so many ranks and return what became of it."""
         with self._turns:
             number = next(self._numbers)
             answer = self._waiting[number] = Future()
@@ -88,7 +115,7 @@ class Harness:
                 number=number, fault=fault, ranks=ranks, folder=str(folder), bound=BOUND_SECONDS
             )
             ended = answer.result(timeout=2 * BOUND_SECONDS)
-        return [
+        ranks_run = [
             RankRun(
                 ended["status"][rank],
                 ended["ended"][rank],
@@ -98,6 +125,9 @@ class Harness:
             )
             for rank in range(ranks)
         ]
+        ledgers = {e.fields["file"] for r in ranks_run for e in r.events if e.kind == "ledger"}
+        left_behind = sorted(name for name in ledgers if Path(DIRECTORY, name).exists())
+        return Run(ranks_run, _first_difference(folder / "boxes"), left_behind)
 
     def _send(self, **request: Any) -> None:
         assert self._zygote is not None
@@ -115,3 +145,12 @@ class Harness:
                 self._waiting.pop(answer["number"]).set_result(answer)
         for waiting in list(self._waiting.values()):
             waiting.set_exception(RuntimeError("the process that forks the ranks has ended"))
+
+
+def _first_difference(boxes: Path) -> int | None:
+    """Return what ``graphguard blackbox`` says of the ranks that are gone."""
+    try:
+        difference = merge(choosing.load([boxes]).boxes).first_difference
+    except CommandError:
+        return None  # there are none
+    return None if difference is None else difference.step

@@ -106,6 +106,8 @@ class Job:
         model = Model(self, role, body, eager)
         model.fails_for = self.fails_for
         self.guards[role] = model, model.guarded(**settings)
+        if self._agreement is not None and self._agreement.ledger is not None:
+            self.events.write("ledger", file=self.ledger.segment.name.file)
 
     def prepare(self, body: Body | None = None, **settings: Any) -> None:
         """Make the guards of a target and a drafter, alike but for the order of their calls."""

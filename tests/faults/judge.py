@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import msgspec
 
 from graphguard.agreement.watcher import STUCK_EXIT_CODE
 from tests.faults.events import Event
 from tests.faults.expected import End, Fault, Side
-from tests.faults.harness import RankRun
+from tests.faults.harness import RankRun, Run
 from tests.faults.job import HANG_EXIT_CODE
 from tests.faults.rank import RAISED_EXIT_CODE
 
@@ -33,7 +33,9 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
         mode: The mode of the guards.
         room: Where it went wrong.
         ranks: How many ranks there were.
+        odd: The rank that did something else than the others.
         decidable: Whether the fault can be seen before the launch.
+        silent: Whether nothing may be said of it.
         problems: What did not come out as it should.
         knew: When each rank that learnt of it did.
         stopped: Whether it was seen before any launch that differs, where it can be.
@@ -46,7 +48,9 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     room: str
     ranks: int
+    odd: int
     decidable: bool
+    silent: bool
     problems: list[str]
     knew: dict[int, float]
     stopped: bool | None
@@ -55,15 +59,17 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     blame: str
 
 
-def judge(fault: Fault, runs: Sequence[RankRun]) -> Judged:
+def judge(fault: Fault, outcome: Run) -> Judged:
     """Compare what became of a run with what should have."""
-    run = _Run(fault, runs)
+    run = _Run(fault, outcome)
     return Judged(
         fault=fault.name,
         mode=fault.mode,
         room=fault.room,
-        ranks=len(runs),
+        ranks=len(outcome.ranks),
+        odd=fault.odd,
         decidable=fault.expected.decidable,
+        silent=fault.expected.silent,
         problems=list(run.problems()),
         knew=run.knew,
         stopped=run.stopped if fault.expected.decidable else None,
@@ -74,9 +80,10 @@ def judge(fault: Fault, runs: Sequence[RankRun]) -> Judged:
 
 
 class _Run:
-    def __init__(self, fault: Fault, runs: Sequence[RankRun]) -> None:
+    def __init__(self, fault: Fault, outcome: Run) -> None:
         self._fault = fault
-        self._runs = runs
+        self._outcome = outcome
+        self._runs = runs = outcome.ranks
         self.ends = [_end(run) for run in runs]
         times = [e.time for run in runs for e in run.events if e.kind == "fault"]
         began = [e.time for run in runs for e in run.events[:1]]
@@ -94,6 +101,17 @@ class _Run:
             yield f"it was not stopped before the launch: {self._launches()}"
         if self.blame == "wrong":
             yield f"a rank is blamed that did nothing: {sorted(self._blamed())}"
+        if self._outcome.left_behind:
+            yield f"left behind: {self._outcome.left_behind}"
+        yield from self._box_problems()
+
+    def _box_problems(self) -> Iterator[str]:
+        """Compare what the black boxes say with where the ranks differed."""
+        found = self._outcome.first_difference
+        steps = [e.fields["step"] for run in self._runs for e in run.events if e.kind == "fault"]
+        expected = steps[0] if self._fault.in_boxes else None
+        if self._fault.room != "capture" and found != expected:
+            yield f"the black boxes differ from step {found}, not from {expected}"
 
     def _side(self, rank: int) -> Side:
         expected = self._fault.expected
@@ -117,7 +135,9 @@ class _Run:
 
     def _reports(self, rank: int) -> Iterator[Event]:
         """Return what a rank was told, without what came of its being told."""
-        hung = [run.ended for run, end in zip(self._runs, self.ends, strict=True) if end is End.HUNG]
+        hung = [
+            run.ended for run, end in zip(self._runs, self.ends, strict=True) if end is End.HUNG
+        ]
         for report in _of(self._runs[rank], "report"):
             if report.time > min(hung, default=report.time):
                 return  # that a rank has ended which the harness has ended
@@ -186,6 +206,13 @@ class _Run:
                 for pattern in (_COULD_NOT, _BEHIND):
                     blamed.update(*map(_numbers, pattern.findall(raised.fields["message"])))
         return blamed
+
+
+def went_wrong(outcome: Run) -> bool:
+    """Whether a run hung, crashed, or computed something wrong."""
+    ends = {_end(run) for run in outcome.ranks}
+    results = [e.fields["right"] for run in outcome.ranks for e in _of(run, "returned")]
+    return bool(ends & {End.HUNG, End.CRASHED}) or not all(results)
 
 
 def _of(run: RankRun, kind: str) -> list[Event]:
