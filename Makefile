@@ -58,6 +58,7 @@ models: $(INSTALLED) ## Check the models of the ledger's protocol; needs spin
 
 faults: $(INSTALLED) ## Inject every fault on 2, 4 and 8 ranks; the table goes to docs/reliability.md
 	mkdir -p build
+	$(BIN)/python -m tests.faults.matrix build/faults.json
 	$(BIN)/python -m tests.faults.report build/faults.json docs/reliability.md
 
 # What the tests run for seconds, for as long as it takes.

@@ -1,6 +1,6 @@
 """Check the models of the ledger's protocol with spin.
 
-    python models/check.py [--quick | --short] [--json]
+    python models/check.py [--quick] [--short] [--json] [model ...]
 
 Every run must go through all states and find nothing; every mutation must be found, by the claim
 that it breaks. A search that was cut short counts as a failure. Prints a table; progress goes to
@@ -12,20 +12,21 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from plan import EVERY_WAIT_ENDS, MUTATIONS, NO_DEADLOCK, RUNS, Run
 
-MODELS = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent
+MODELS = tuple(dict.fromkeys(run.model for run in RUNS))
 MEMORY_MEGABYTES = 4_000
-MAX_DEPTH = 20_000
+MAX_DEPTH = 10_000
 MAX_SECONDS = 900
 BUILD_SECONDS = 120
 
@@ -55,7 +56,7 @@ class Result(NamedTuple):
     Attributes:
         run: What was searched.
         states: How many states were stored.
-        seconds: How long the search took, without building it.
+        seconds: Processor time of the search, without building it.
         megabytes: Memory of the search.
         found: The claim that was found broken, or "".
         trouble: Why the search says nothing, or "".
@@ -104,16 +105,15 @@ class Result(NamedTuple):
         }
 
 
-def search(run: Run) -> Result:
+def search(run: Run, max_depth: int) -> Result:
     """Build the search of a run and go through its states."""
     with tempfile.TemporaryDirectory(prefix="graphguard-models-") as name:
         folder = Path(name)
         _build(run, folder)
-        began = time.monotonic()
+        began = _processor_seconds()
         try:
-            # The folder may be on a file system that cannot hold what pan writes on an error.
             done = subprocess.run(
-                [folder / "pan", f"-m{MAX_DEPTH}", *(("-l", "-f") if run.waits else ())],
+                [folder / "pan", f"-m{max_depth}", *(("-l", "-f") if run.waits else ())],
                 cwd=folder,
                 capture_output=True,
                 text=True,
@@ -122,12 +122,17 @@ def search(run: Run) -> Result:
             )
         except subprocess.TimeoutExpired:
             return Result(run, 0, MAX_SECONDS, 0, "", f"not done after {MAX_SECONDS} s")
-        return read(run, done.stdout + done.stderr, time.monotonic() - began)
+        return read(run, done.stdout + done.stderr, _processor_seconds() - began)
+
+
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _build(run: Run, folder: Path) -> None:
     defines = [f"RANKS={run.ranks}", *run.defines, *filter(None, [run.mutation])]
-    _call(["spin", "-a", *(f"-D{d}" for d in defines), str(MODELS / f"{run.model}.pml")], folder)
+    _call(["spin", "-a", *(f"-D{d}" for d in defines), str(FOLDER / f"{run.model}.pml")], folder)
     if not (folder / "pan.c").exists():
         raise CannotRunError(f"spin made nothing of {run.model}.pml")
     flags = [f"-DMEMLIM={MEMORY_MEGABYTES}", "-DCOLLAPSE"]
@@ -206,27 +211,42 @@ def table(results: Sequence[Result]) -> str:
     )
 
 
-def chosen(quick: bool, short: bool) -> list[Run]:
-    """Return what to search: all runs, or those with two ranks, or those that are not long."""
-    runs = [r for r in RUNS if not (quick and r.ranks > 2) and not (short and r.long)]
-    return [*runs, *MUTATIONS]
+def chosen(models: Sequence[str], quick: bool, short: bool) -> list[Run]:
+    """Return what to search: all, or that of some models, with two ranks, that is not long."""
+    return [
+        run
+        for run in (*RUNS, *MUTATIONS)
+        if run.model in (models or MODELS)
+        and not (quick and run.ranks > 2)
+        and not (short and run.long)
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the models and print a table. Returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("models", nargs="*", metavar="model", help=f"one of {', '.join(MODELS)}")
     parser.add_argument("--quick", action="store_true", help="two ranks only")
     parser.add_argument("--short", action="store_true", help="without the long runs")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument(
+        "--max-depth",
+        type=int,
+        default=MAX_DEPTH,
+        metavar="STEPS",
+        help="longest execution that is followed; a search that meets a longer one has failed",
+    )
     options = parser.parse_args(arguments)
+    if unknown := set(options.models) - set(MODELS):
+        parser.error(f"no such model: {', '.join(sorted(unknown))}")
     results = []
     try:
         for tool, hint in HINTS.items():
             if shutil.which(tool) is None:
                 raise CannotRunError(f"{tool} is not installed: {hint}")
-        runs = chosen(options.quick, options.short)
+        runs = chosen(options.models, options.quick, options.short)
         for number, run in enumerate(runs, start=1):
-            result = search(run)
+            result = search(run, options.max_depth)
             results.append(result)
             print(
                 f"[{number}/{len(runs)}] {run.model}, {run.variant}, {run.ranks} ranks"

@@ -20,7 +20,7 @@ class Run(NamedTuple):
         ranks: How many ranks.
         defines: Sizes and choices, as ``-D`` of the C preprocessor.
         waits: Whether to look for waits that never end, instead of broken assertions and deadlocks.
-        long: Whether it takes more than some ten seconds.
+        long: Whether ``--short`` leaves it out.
         mutation: What is broken on purpose, if anything.
         breaks: The claims that it breaks: one of them must be reported. Empty for a sound run.
     """
@@ -37,7 +37,7 @@ class Run(NamedTuple):
 
 RUNS = (
     Run("observe", "observe", 2, ("STEPS=4",)),
-    Run("observe", "observe", 3, ("STEPS=3",), long=True),
+    Run("observe", "observe", 3, ("STEPS=3",)),
     Run("enforce", "wait-free", 2, ("STEPS=4", "DEATHS=0")),
     Run("enforce", "wait-free", 3, ("STEPS=3", "DEATHS=0"), long=True),
     Run("enforce", "a rank dies", 2, ("STEPS=4", "DEATHS=1")),
@@ -66,7 +66,7 @@ RUNS = (
     Run("notices", "two announcers", 2, ("STEPS=3", "ANNOUNCERS=2")),
     Run("notices", "two announcers", 3, ("STEPS=2", "ANNOUNCERS=2"), long=True),
     Run("notices", "one tries twice", 2, ("STEPS=4", "ANNOUNCERS=1", "TRIES=2")),
-    Run("notices", "one tries twice", 3, ("STEPS=3", "ANNOUNCERS=1", "TRIES=2"), long=True),
+    Run("notices", "one tries twice", 3, ("STEPS=3", "ANNOUNCERS=1", "TRIES=2")),
 )
 
 
