@@ -1,0 +1,1 @@
+"""The vLLM plugin: target model and drafter guarded in vLLM's own workers."""
