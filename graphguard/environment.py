@@ -65,9 +65,12 @@ WHEN_STUCK = Variable(
 MAX_RING_ENTRIES = 2**24
 AGREE_SECONDS = Variable(
     "GRAPHGUARD_AGREE_SECONDS",
-    "how long the ranks of a group wait for each other when their captures are compared",
-    "300",
+    "how long the ranks of a group wait for each other when their captures are compared, in "
+    "seconds; without it 300 when enforcing, and 30 in observe, where the program matters more",
+    "",
 )
+_AGREE_SECONDS_ENFORCE = 300.0
+_AGREE_SECONDS_OBSERVE = 30.0
 MAX_AGREE_SECONDS = 86_400.0
 VARIABLES = (MODE, DIRECTORY, RING_ENTRIES, WHEN_STUCK, AGREE_SECONDS)
 
@@ -119,13 +122,19 @@ def ring_entries() -> int:
     )
 
 
-def agree_seconds() -> float:
+def agree_seconds(mode: Mode) -> float:
     """Return how long ranks wait for each other when their captures are compared, in seconds.
+
+    Args:
+        mode: The mode of the guards. In observe a rank without a guard may hold up the others, and
+            the engine around them, for no longer than a slow capture takes.
 
     Raises:
         ConfigurationError: If the environment does not say a number of seconds, or too large a one.
     """
-    text = AGREE_SECONDS.value or AGREE_SECONDS.default
+    text = AGREE_SECONDS.value
+    if text is None:
+        return _AGREE_SECONDS_ENFORCE if mode is Mode.ENFORCE else _AGREE_SECONDS_OBSERVE
     try:
         seconds = float(text)
     except ValueError:

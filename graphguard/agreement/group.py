@@ -67,7 +67,7 @@ class Agreement:
         self.group_digests: dict[str, str] = {}
         self._store = store
         self._group = group
-        self._seconds = environment.agree_seconds() if seconds is None else seconds
+        self._seconds = environment.agree_seconds(mode) if seconds is None else seconds
         self._rendezvous = Rendezvous(
             store, group.rank, len(group.ranks), group.name, ranks=group.ranks
         )

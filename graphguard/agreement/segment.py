@@ -127,6 +127,11 @@ class Segment:
         answer = fcntl.fcntl(self.descriptor, fcntl.F_GETLK, asked)
         return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
 
+    def close(self) -> None:
+        """Let go of the segment, and of the lock that says that this process is alive."""
+        os.close(self.descriptor)
+        _held.difference_update([held for held in _held if held[0] == self.name.file])
+
     def remove_name(self) -> None:
         """Remove the name. Whoever has opened the segment keeps it."""
         with contextlib.suppress(FileNotFoundError):

@@ -76,7 +76,14 @@ class Watcher:
         name = f"graphguard-{self._ledger.segment.name.file[-8:]}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
-        at_exit(self._leave)
+        # A group may be taken down and made again many times: only what lives is kept.
+        leave = weakref.WeakMethod(self._leave)
+
+        def leave_if_alive() -> None:
+            if (call := leave()) is not None:
+                call()
+
+        at_exit(leave_if_alive)
 
     def program_knows(self) -> None:
         """Leave the end to the program: it has got an error."""
@@ -96,7 +103,10 @@ class Watcher:
     def _run(self) -> None:
         while not self._done.wait(POLL_SECONDS):
             agreement = self._agreement()
-            if agreement is None or agreement.ledger is None:
+            if agreement is None:
+                self._forget()
+                return
+            if agreement.ledger is None:
                 return
             try:
                 self._look(agreement)
@@ -105,6 +115,14 @@ class Watcher:
                     self._failed = True
                     logger().warning("watching %s: %s; said once", agreement.name, error)
             del agreement
+
+    def _forget(self) -> None:
+        """Leave the ledger of a group that this process has taken down."""
+        self._done.set()
+        self._ledger.native.leave()
+        if self._nodes is not None:
+            self._nodes.close()
+        self._ledger.segment.close()
 
     def _look(self, agreement: Agreement) -> None:
         self._look_at_trouble(agreement)

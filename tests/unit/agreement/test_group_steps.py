@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from graphguard import (
     Agreement,
     AgreementError,
     BatchDescriptor,
+    Captured,
     CaptureError,
     ConfigurationError,
     GuardedCapture,
@@ -26,12 +28,26 @@ from graphguard import (
 from graphguard.agreement.segment import DIRECTORY, Segment, SegmentName
 from graphguard.agreement.store import GroupMembers
 from graphguard.environment import Mode
+from graphguard.graph_set import CaptureFunction
 from tests.unit.agreement.ranks import all_at_once, memory
 from tests.unit.emulated_step import MAX_TOKENS, Step
 
 OF = BatchDescriptor.of
 MOVED = {"input_address": "recapture", "default": "eager"}
 SIZES = ("1x2", "2x2", "4x2")
+
+
+_capturing = threading.Lock()
+
+
+def _one_at_a_time(capture: CaptureFunction) -> CaptureFunction:
+    """Capture on one thread at a time: two that work out shapes at once crashed torch 2.11."""
+
+    def captured(batch: BatchDescriptor) -> Captured:
+        with _capturing:
+            return capture(batch)
+
+    return captured
 
 
 class Ranks:
@@ -52,7 +68,7 @@ class Ranks:
                 group=agreement,
                 session=Session(),
                 **settings,
-            )(step.capture)
+            )(_one_at_a_time(step.capture))
             for step, agreement in zip(self.steps, self.agreements, strict=True)
         ]
 

@@ -15,6 +15,7 @@ from graphguard.agreement import bounded_store, waiting
 from graphguard.agreement.bounded_store import MAX_VALUE_BYTES
 from graphguard.agreement.rendezvous import Rendezvous
 from graphguard.agreement.store import Store
+from graphguard.environment import Mode
 from graphguard.errors import AgreementError, ConfigurationError, RankMissing
 from tests.unit.agreement.ranks import all_at_once, group, memory
 
@@ -239,16 +240,23 @@ def test_what_no_rank_would_post_is_an_error(left: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [(None, 300.0), ("", 300.0), ("0.5", 0.5), ("86400", 86_400.0)]
+    ("text", "mode", "seconds"),
+    [
+        (None, "enforce", 300.0),
+        ("", "enforce", 300.0),
+        (None, "observe", 30.0),
+        ("0.5", "enforce", 0.5),
+        ("86400", "observe", 86_400.0),
+    ],
 )
 def test_how_long_ranks_wait_is_read_from_the_environment(
-    text: str | None, seconds: float, monkeypatch: pytest.MonkeyPatch
+    text: str | None, mode: str, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GRAPHGUARD_AGREE_SECONDS", raising=False)
     if text is not None:
         monkeypatch.setenv("GRAPHGUARD_AGREE_SECONDS", text)
 
-    assert environment.agree_seconds() == seconds
+    assert environment.agree_seconds(Mode(mode)) == seconds
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf", "86401"])
@@ -256,4 +264,4 @@ def test_a_wait_that_cannot_be_meant_is_refused(text: str, monkeypatch: pytest.M
     monkeypatch.setenv("GRAPHGUARD_AGREE_SECONDS", text)
 
     with pytest.raises(ConfigurationError, match="GRAPHGUARD_AGREE_SECONDS is"):
-        environment.agree_seconds()
+        environment.agree_seconds(Mode.ENFORCE)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -53,6 +55,34 @@ def segment() -> Iterator[Segment]:
     made = Segment.create(2)
     yield made
     made.remove_name()
+
+
+def test_a_group_that_is_taken_down_leaves_no_descriptor_and_no_mapping(segment: Segment) -> None:
+    def mappings() -> int:
+        with open("/proc/self/maps") as maps:
+            return sum(segment.name.file in line for line in maps)
+
+    peer = _core.Ledger(segment.descriptor, segment.size, 1, segment.name.token, os.getpid(), False)
+    own = Segment.open(segment.name, 2)
+    before = mappings()
+    agreement, watcher = watched(own, 0)
+    thread = _started(watcher)
+    assert mappings() == before + 1
+    del agreement, watcher
+
+    thread.join(JOIN_SECONDS)
+    gc.collect()
+
+    assert peer.has_left(0)
+    assert mappings() == before
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(own.descriptor)
+
+
+def _started(watcher: Watcher) -> threading.Thread:
+    watcher.start()
+    assert watcher._thread is not None
+    return watcher._thread
 
 
 def test_a_rank_of_another_process_namespace_is_missed_whatever_its_number(
