@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from mmap import mmap
+from typing import Any
 
 from graphguard.verdict import Verdict
 
@@ -13,6 +14,19 @@ MAX_RANK: int
 
 def noop(a: int, b: int, c: int, d: int, e: int, /) -> None:
     """Do nothing: the baseline that the benchmarks measure a check against."""
+
+def phase_of(computed: Any, prompts: Any, num_reqs: int, /) -> int:
+    """Return the phase of a batch.
+
+    Args:
+        computed: For each request, how many of its tokens are computed: int32, contiguous.
+        prompts: For each request, how many tokens its prompt has: int32, contiguous.
+        num_reqs: How many requests at the beginning of the arrays are in the batch.
+
+    Raises:
+        TypeError: If the arrays are not as above.
+        IndexError: If they are shorter.
+    """
 
 class SignatureTable:
     """Recorded graphs, and the check of a batch against them."""

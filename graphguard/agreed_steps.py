@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graphguard import _core
 from graphguard.agreement.group import Agreement
@@ -23,8 +23,8 @@ from graphguard.audit.findings import ranks_text
 from graphguard.batch import BatchDescriptor
 from graphguard.blackbox.events import NO_NAME, DivergenceKind, Event, Flag
 from graphguard.errors import LedgerError, RanksDiverged
-from graphguard.graph_set import GraphSet
 from graphguard.log import logger
+from graphguard.signature import GraphKey, Signature
 from graphguard.verdict import Action, Reason, Verdict
 
 if TYPE_CHECKING:
@@ -36,6 +36,18 @@ Fits = Callable[[int, BatchDescriptor, Inputs], Verdict | None]
 
 NOTICE_MARGIN = 64
 """Steps between an announcement and the step from which it holds. Ranks run a few steps ahead."""
+
+
+class Signed(Protocol):
+    """Graphs with what was recorded of them; a graph's id is its position."""
+
+    @property
+    def key(self) -> GraphKey:
+        """The family that the graphs belong to."""
+
+    @property
+    def signatures(self) -> Sequence[Signature]:
+        """What was recorded, by graph id."""
 
 
 class AgreedSteps:
@@ -56,7 +68,7 @@ class AgreedSteps:
     def __init__(
         self,
         agreement: Agreement,
-        graphs: GraphSet,
+        graphs: Signed,
         box: BlackBox | None,
         *,
         fits: Fits,

@@ -72,7 +72,58 @@ AGREE_SECONDS = Variable(
 _AGREE_SECONDS_ENFORCE = 300.0
 _AGREE_SECONDS_OBSERVE = 30.0
 MAX_AGREE_SECONDS = 86_400.0
-VARIABLES = (MODE, DIRECTORY, RING_ENTRIES, WHEN_STUCK, AGREE_SECONDS)
+METRICS = Variable(
+    "GRAPHGUARD_METRICS",
+    "auto or off: whether this process counts what it does for Prometheus, where the package "
+    "prometheus-client is installed",
+    "auto",
+)
+METRICS_RUN = Variable(
+    "GRAPHGUARD_METRICS_RUN",
+    "which processes' metrics are shown together; set by the first process for its children",
+    "",
+)
+DECISIONS = Variable(
+    "GRAPHGUARD_DECISIONS",
+    "a file or a directory: where each process writes its decisions as JSON lines, each process "
+    "into a file of its own; without it they are not written",
+    "",
+)
+ON_MISMATCH = Variable(
+    "GRAPHGUARD_ON_MISMATCH",
+    "degrade, eager or raise: what vLLM does, when enforcing, with a step whose graph does not fit",
+    "degrade",
+)
+PADDED = Variable(
+    "GRAPHGUARD_PADDED",
+    "allow or avoid: whether vLLM replays full graphs, when enforcing, for smaller batches",
+    "allow",
+)
+UNIFORM_GRAPHS = Variable(
+    "GRAPHGUARD_UNIFORM_GRAPHS",
+    "0 or 1: whether vLLM's V1 runner also captures full graphs for decodes of one token each, "
+    "beside those that verify drafts",
+    "0",
+)
+DECODE_STEPS = Variable(
+    "GRAPHGUARD_DECODE_STEPS",
+    "how many steps of decodes the uniform scheduler for vLLM runs at most while prefills wait",
+    "4",
+)
+VARIABLES = (
+    MODE,
+    DIRECTORY,
+    RING_ENTRIES,
+    WHEN_STUCK,
+    AGREE_SECONDS,
+    ON_MISMATCH,
+    PADDED,
+    UNIFORM_GRAPHS,
+    DECODE_STEPS,
+    METRICS,
+    METRICS_RUN,
+    DECISIONS,
+)
 
 
 def mode() -> Mode:
@@ -160,3 +211,46 @@ def exits_when_stuck() -> bool:
             f"the environment variable {WHEN_STUCK.name} is {text!r}", hint="use exit or report"
         )
     return text == "exit"
+
+
+def metrics_wanted() -> bool:
+    """Return whether metrics are counted where prometheus-client is installed.
+
+    Raises:
+        ConfigurationError: If the environment says neither ``auto`` nor ``off``.
+    """
+    text = METRICS.value or METRICS.default
+    if text not in ("auto", "off"):
+        raise ConfigurationError(
+            f"the environment variable {METRICS.name} is {text!r}", hint="use auto or off"
+        )
+    return text == "auto"
+
+
+def uniform_graphs_wanted() -> bool:
+    """Return whether vLLM is to capture graphs for decodes of one token each, too.
+
+    Raises:
+        ConfigurationError: If the environment says neither 0 nor 1.
+    """
+    text = UNIFORM_GRAPHS.value or UNIFORM_GRAPHS.default
+    if text not in ("0", "1"):
+        raise ConfigurationError(
+            f"the environment variable {UNIFORM_GRAPHS.name} is {text!r}", hint="use 0 or 1"
+        )
+    return text == "1"
+
+
+def decode_steps() -> int:
+    """Return how many steps of decodes may run while prefills wait.
+
+    Raises:
+        ConfigurationError: If the environment does not say a number from 1 to 1000.
+    """
+    text = DECODE_STEPS.value or DECODE_STEPS.default
+    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= 1000:
+        return int(text)
+    raise ConfigurationError(
+        f"the environment variable {DECODE_STEPS.name} is {text!r}",
+        hint="give a number of steps from 1 to 1000",
+    )

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "python/bound_ledger.h"
+#include "python/bound_phase.h"
 #include "python/bound_ring.h"
 #include "python/bound_table.h"
 #include "python/system_errors.h"
@@ -22,4 +23,5 @@ NB_MODULE(_core, m) {
     graphguard::bind_table(m);
     graphguard::bind_ring(m);
     graphguard::bind_ledger(m);
+    graphguard::bind_phase(m);
 }

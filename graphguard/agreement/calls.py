@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from graphguard.agreement.differences import Difference, Parting, Ranks, said_of
 from graphguard.agreement.scopes import Scope, Scopes
-from graphguard.agreement.sealed import encode
+from graphguard.agreement.sealed import encode, graph_name
 from graphguard.audit.findings import Side, ranks_text
 from graphguard.audit.sequences import Difference as Place
 from graphguard.audit.sequences import Numbering, Projection, compare
@@ -46,26 +46,26 @@ class PostedCalls(msgspec.Struct, frozen=True):
         return ()
 
 
-def posted(signatures: Sequence[Signature]) -> bytes:
-    """Return what this rank posts about the calls of some graphs, at most 1 MiB.
+def posted(signatures: Mapping[str, Signature]) -> bytes:
+    """Return what this rank posts about the calls of some graphs, by their text, at most 1 MiB.
 
     Where they do not fit, only the first calls of each graph are posted.
     """
-    limit = max((len(signature.collectives) for signature in signatures), default=0)
+    limit = max((len(signature.collectives) for signature in signatures.values()), default=0)
     while len(post := _encoded(signatures, limit)) > MAX_POST_BYTES:
         limit //= 2
     return post
 
 
-def _encoded(signatures: Sequence[Signature], limit: int) -> bytes:
+def _encoded(signatures: Mapping[str, Signature], limit: int) -> bytes:
     table: dict[CollectiveCall, int] = {}
     graphs = tuple(
         _GraphCalls(
-            str(signature.batch),
+            text,
             len(signature.collectives),
             tuple(table.setdefault(c, len(table)) for c in signature.collectives[:limit]),
         )
-        for signature in signatures
+        for text, signature in signatures.items()
     )
     return encode(PostedCalls(tuple(table), graphs))
 
@@ -108,10 +108,15 @@ class CallComparison:
             for ranks, _ in others:
                 other = self._project(batch, scope, ranks[0])
                 if reference.numbers == other.numbers:
-                    yield from unlocated(f"{self._key} {batch}", parting, len(reference.graph))
+                    yield from unlocated(
+                        graph_name(self._key, batch), parting, len(reference.graph)
+                    )
                     break
                 seen, difference = self._compare(
-                    f"{self._key} {batch}", (usual, reference), (ranks, other), parting.majority
+                    graph_name(self._key, batch),
+                    (usual, reference),
+                    (ranks, other),
+                    parting.majority,
                 )
                 if told.isdisjoint(seen):
                     yield difference

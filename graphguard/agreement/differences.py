@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from graphguard.agreement.sealed import Sealed
+from graphguard.agreement.sealed import Sealed, graph_name
 from graphguard.audit.findings import Side, agree, ranks_text
 
 Value = TypeVar("Value")
@@ -143,7 +143,7 @@ def captured(sealed: Mapping[int, Sealed]) -> Iterator[Difference]:
         yield Difference(
             rule="missing-graph",
             what=f"{ranks_text(absent)} did not capture a graph that {ranks_text(present)} did",
-            graph=f"{sealed[present[0]].key} {batch}",
+            graph=graph_name(sealed[present[0]].key, batch),
             blamed=parting.blamed,
             sides=tuple(
                 Side(ranks, "captured" if value else "not captured")

@@ -54,6 +54,8 @@ class Agreement:
         names: What the digests in the ledger stand for.
         group_digests: For a shared digest of this rank, the one by which all ranks know the graph;
             they differ where ranks rightly use other communicators besides.
+        launching: Whether an engine that launches by itself is in a launch right now. For guards
+            the threads' stacks say it.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Agreement:
         self.num_divergences = 0
         self.names = Names()
         self.group_digests: dict[str, str] = {}
+        self.launching = False
         self._store = store
         self._group = group
         self._seconds = environment.agree_seconds(mode) if seconds is None else seconds

@@ -1,6 +1,7 @@
 """Whether this process is in a launch right now, seen from another thread.
 
-Nothing is written down for it in a step: the threads' stacks say it. A launch of a CUDA graph
+Nothing is written down for it in a guard's step: the threads' stacks say it. Where an engine
+launches by itself, its integration says so in ``Agreement.launching``. A launch of a CUDA graph
 returns at once and is not seen here, however long the device takes.
 """
 
@@ -19,6 +20,8 @@ _LAUNCHING, _DECIDING = "graphguard.launching", "graphguard.enforced_steps"
 
 def in_launch(agreement: Agreement) -> bool:
     """Whether a thread of this process is in a launch that was agreed on by these ranks."""
+    if agreement.launching:
+        return True
     return any(_launches(frame, agreement) for frame in sys._current_frames().values())
 
 

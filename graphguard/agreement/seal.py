@@ -22,7 +22,17 @@ from graphguard.agreement.calls import posted as posted_calls
 from graphguard.agreement.differences import Difference, Parting
 from graphguard.agreement.rendezvous import Rendezvous
 from graphguard.agreement.scopes import MAX_RANK_SETS, Scope, Scopes
-from graphguard.agreement.sealed import MAX_GRAPHS, Digest, Post, Sealed, decode, encode, sealed
+from graphguard.agreement.sealed import (
+    MAX_GRAPHS,
+    Digest,
+    Post,
+    Sealed,
+    decode,
+    encode,
+    graph_name,
+    graph_text,
+    sealed,
+)
 from graphguard.environment import Mode
 from graphguard.errors import AgreementError
 from graphguard.log import logger
@@ -118,7 +128,7 @@ def seal(
     by_scope: ByScope = {}
     if len({post.key for post in posts.values()}) == 1:
         found += [*compared.captured(posts), *compared.orders(posts)]
-        meetings = _Meetings(rendezvous, scopes, signatures, seconds)
+        meetings = _Meetings(rendezvous, scopes, str(key), signatures, seconds)
         by_scope = meetings.digests(posts)
         found += meetings.differences(str(key), by_scope)
     outcome = SealOutcome(
@@ -170,12 +180,13 @@ class _Meetings:
         self,
         rendezvous: Rendezvous,
         scopes: Scopes,
+        key: str,
         signatures: Sequence[Signature],
         seconds: float,
     ) -> None:
         self._rendezvous = rendezvous
         self._scopes = scopes
-        self._signatures = {str(signature.batch): signature for signature in signatures}
+        self._signatures = {graph_text(key, signature): signature for signature in signatures}
         self._seconds = seconds
 
     def digests(self, posts: Mapping[int, Sealed]) -> ByScope:
@@ -229,7 +240,7 @@ class _Meetings:
         if not parted:
             return []
         looked_at = list(parted)[:MAX_COMPARED_GRAPHS]
-        own = posted_calls([self._signatures[b] for b in looked_at if b in self._signatures])
+        own = posted_calls({b: self._signatures[b] for b in looked_at if b in self._signatures})
         posts: dict[int, PostedCalls] = self._exchange("seal: calls", own, PostedCalls)
         comparison = CallComparison(key, self._scopes, posts)
         found: list[Difference] = []
@@ -238,7 +249,7 @@ class _Meetings:
                 found += comparison.differences(batch, scopes)
             else:
                 largest = next(iter(scopes.values()))
-                found += unlocated(f"{key} {batch}", Parting(largest))
+                found += unlocated(graph_name(key, batch), Parting(largest))
         return found
 
     def _exchange(self, topic: str, own: bytes, kind: type[Post]) -> dict[int, Post]:
@@ -251,11 +262,11 @@ def _names(posts: Mapping[int, Sealed], by_scope: ByScope) -> dict[str, str]:
     names: dict[str, str] = {}
     for post in posts.values():
         for batch, digest in post.digests.items():
-            names[digest] = f"{post.key} {batch}"
+            names[digest] = graph_name(post.key, batch)
     key = next(iter(posts.values())).key
     for batch, scopes in by_scope.items():
         for digests in scopes.values():
-            names.update((digest, f"{key} {batch}") for digest in digests.values())
+            names.update((digest, graph_name(key, batch)) for digest in digests.values())
     return names
 
 

@@ -72,11 +72,25 @@ def sealed(key: str, signatures: Sequence[Signature], mode: str, failure: str) -
         mode=mode,
         key=key,
         graphs=tuple(
-            SealedGraph(str(s.batch), s.shared_digest, len(s.collectives)) for s in signatures
+            SealedGraph(graph_text(key, s), s.shared_digest, len(s.collectives)) for s in signatures
         ),
         communicators=tuple(communicators),
         failure=failure[:MAX_FAILURE],
     )
+
+
+def graph_text(key: str, signature: Signature) -> str:
+    """Return what tells a graph apart among those that are sealed under a key.
+
+    That is its descriptor; for a graph of another family, which is sealed together with them, its
+    whole name.
+    """
+    return str(signature.batch) if str(signature.key) == key else str(signature)
+
+
+def graph_name(key: str, text: str) -> str:
+    """Return the whole name of a graph that :func:`graph_text` has told apart."""
+    return text if " " in text else f"{key} {text}"
 
 
 def encode(post: object) -> bytes:

@@ -12,7 +12,7 @@ from graphguard.agreement.rendezvous import Rendezvous
 from graphguard.agreement.seal import SealOutcome, difference_error, seal
 from graphguard.environment import Mode
 from graphguard.errors import AgreementError, RankMissing
-from graphguard.signature import CollectiveCall, GraphKey, Signature
+from graphguard.signature import CollectiveCall, GraphKey, GraphMode, Signature
 from tests.unit.agreement.ranks import all_at_once, group, memory
 from tests.unit.audit.jobs import call, graph
 
@@ -92,6 +92,19 @@ def test_the_digests_of_all_ranks_get_names() -> None:
         ours.shared_digest: "target/full 16x2",
         theirs.shared_digest: "target/full 16x2",
     }
+
+
+def test_families_of_one_size_that_are_sealed_together_are_told_apart() -> None:
+    def captured(*calls: CollectiveCall) -> list[Signature]:
+        pieces = msgspec.structs.replace(graph(*calls), key=GraphKey("target", GraphMode.PIECEWISE))
+        return [graph(REDUCE), pieces]
+
+    equal = sealed([captured(GATHER), captured(GATHER)])[0]
+    differs = sealed([captured(GATHER), captured(REDUCE)])[0]
+
+    assert equal.agreed
+    assert set(equal.digest_names.values()) == {"target/full 16x2", "target/piecewise 16x2"}
+    assert [difference.graph for difference in differs.differences] == ["target/piecewise 16x2"]
 
 
 def test_one_collective_more_is_told_with_its_position_and_both_sides() -> None:

@@ -1,0 +1,23 @@
+// The phase of a batch, from how far its requests are.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "core/verdict.h"
+
+namespace graphguard {
+
+// A request is past its prompt when as many tokens are computed as its prompt has.
+inline Phase phase_of(std::span<const std::int32_t> computed,
+                      std::span<const std::int32_t> prompts) {
+    std::size_t in_prompt = 0;
+    for (std::size_t request = 0; request < computed.size(); ++request) {
+        in_prompt += computed[request] < prompts[request] ? 1 : 0;
+    }
+    if (in_prompt == 0) return Phase::kDecode;
+    return in_prompt == computed.size() ? Phase::kPrefill : Phase::kMixed;
+}
+
+}  // namespace graphguard

@@ -1,0 +1,271 @@
+"""The guard of one model in a vLLM worker: what was captured of it, and every step it takes.
+
+vLLM captures and replays by itself. The hooks of a runner tell this object what was captured and
+what vLLM has chosen for a step; it says what should be done, in agreement with the other ranks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphguard.batch import BatchDescriptor
+from graphguard.environment import Mode
+from graphguard.log import logger
+from graphguard.session import Session, process_rank
+from graphguard.signature import GraphKey, Signature
+from graphguard.table import SignatureTable
+from graphguard.verdict import Action, Reason, Verdict
+
+if TYPE_CHECKING:
+    from graphguard._core import BlackBox as Ring
+    from graphguard.agreed_steps import AgreedSteps
+    from graphguard.agreement.group import Agreement
+    from graphguard.blackbox.writer import BlackBox
+
+_PAD = Action.PAD
+_NO_GROUP = 0xFFFF
+# Events of graphguard.blackbox.events, which is not loaded before there is a black box.
+_REPLAY_BEGIN, _EAGER_BEGIN = 4, 6
+_ENFORCE = 2
+
+_steps = itertools.count(1)
+
+
+class ModelGuard:
+    """What is known of one model's graphs, and the check of its steps.
+
+    Args:
+        role: ``target`` or ``drafter``.
+        mode: How far the guard goes.
+        session: Where signatures are kept for the manifest.
+
+    Attributes:
+        key: What its steps are published under.
+        signatures: What was recorded, by graph id.
+        choices: What vLLM calls each graph, by graph id.
+        last_verdict: What was decided about the last step, or None before the first.
+        quarantined: Graphs that no rank uses.
+    """
+
+    def __init__(self, role: str, mode: Mode, session: Session) -> None:
+        self.key = GraphKey(role)
+        self.mode = mode
+        self.enforces = mode is Mode.ENFORCE
+        self.signatures: list[Signature] = []
+        self.choices: list[Any] = []
+        self.last_verdict: Verdict | None = None
+        self.quarantined: set[int] = set()
+        self._session = session
+        self._table = SignatureTable()
+        self._requests_family = self._table.add_family(False)
+        self._tokens_family = self._table.add_family(True)
+        self._check_graph = self._table.check_graph
+        self._eager = Verdict(Action.EAGER, Reason.NO_GRAPH)
+        self._agreed: list[AgreedSteps] = []
+        self._agreements: list[Agreement] = []
+        self._ring: Ring | None = None
+        self._role_name = 0
+        self._begun = _EAGER_BEGIN
+        self._said: set[str] = set()
+
+    @property
+    def agreements(self) -> Sequence[Agreement]:
+        """The groups of ranks that every step is compared with."""
+        return self._agreements
+
+    def add(self, signature: Signature, choice: Any) -> int:  # noqa: ANN401 - vLLM's own
+        """Take what was recorded of a graph, and return its id."""
+        by_requests = signature.batch.num_reqs > 0
+        family = self._requests_family if by_requests else self._tokens_family
+        batch = signature.batch
+        graph = self._table.insert(
+            family, batch.num_reqs, batch.query_len, batch.num_tokens, batch.phase, []
+        )
+        self.signatures.append(signature)
+        self.choices.append(choice)
+        self._session.record(signature)
+        self._record_capture(signature)
+        return graph
+
+    def seal(self, agreements: Sequence[Agreement], box: BlackBox | None) -> None:
+        """Compare what all ranks captured, and from then on every step.
+
+        Raises:
+            AgreementError: When enforcing, if captures differ or a rank does not come in time.
+            LedgerError: When enforcing, if there can be no ledger.
+        """
+        self._open(box)
+        known = {id(steps.agreement): steps for steps in self._agreed}
+        agreed: list[AgreedSteps] = []
+        for agreement in agreements:
+            outcome = agreement.seal(self.key, self.signatures)
+            if outcome is None or agreement.ledger is None:
+                continue
+            steps = known.get(id(agreement))
+            if steps is None:
+                steps = self._join(agreement, box, first=not agreed)
+            else:
+                steps.add_graphs()
+            agreed.append(steps)
+        self._agreed = agreed
+        self._agreements = [steps.agreement for steps in agreed]
+        if agreed and agreed[0].ring is not None:
+            self._ring = agreed[0].ring
+
+    def check(self, graph: int | None, batch: BatchDescriptor) -> Verdict:
+        """Say whether the graph that vLLM has chosen fits a batch; None stands for no graph."""
+        if graph is None:
+            return self._eager
+        return self._check_graph(
+            graph, batch.num_reqs, batch.query_len, batch.num_tokens, batch.phase
+        )
+
+    def agree(self, verdict: Verdict, graph: int | None, batch: BatchDescriptor) -> Verdict:
+        """Publish what this rank is about to do, and return what holds for all ranks.
+
+        Args:
+            verdict: What :meth:`check` said.
+            graph: The graph that is launched if nobody objects, or None.
+            batch: What the step runs.
+
+        Raises:
+            RanksDiverged: When enforcing, if this rank cannot do what the others do.
+            LedgerError: When enforcing, if the ledger cannot be trusted.
+        """
+        self.last_verdict = verdict
+        if not self._agreed:
+            if self._ring is not None:
+                self._record_alone(verdict, graph, batch)
+            return verdict
+        if not self.enforces:
+            self._observe(verdict, graph, batch)
+            return verdict
+        for steps in self._agreed:
+            verdict = steps.decide(verdict, batch, None)
+        self.last_verdict = verdict
+        return verdict
+
+    def launching(self) -> None:
+        """Note that the launch begins."""
+        for agreement in self._agreements:
+            agreement.launching = True
+        if self._ring is not None:
+            verdict = self.last_verdict
+            replays = verdict is not None and verdict.action <= _PAD
+            self._begun = _REPLAY_BEGIN if replays else _EAGER_BEGIN
+            self._ring.mark(self._begun)
+
+    def launched(self) -> None:
+        """Note that the launch has returned."""
+        if self._ring is not None:
+            # An end has the number after its beginning.
+            self._ring.mark(self._begun + 1)
+        for agreement in self._agreements:
+            agreement.launching = False
+
+    def say_once(self, topic: str, message: str) -> None:
+        """Log a warning, the first time for its topic."""
+        if topic not in self._said:
+            self._said.add(topic)
+            logger().warning("%s; this is said once", message)
+
+    def misfit(self, verdict: Verdict, graph: int, batch: BatchDescriptor) -> str:
+        """Say in words why the graph that vLLM has chosen does not fit."""
+        rank, _ = process_rank()
+        return (
+            f"rank {rank}: vLLM chose {self.signatures[graph]} for {batch}: "
+            f"{verdict.reason.explanation}"
+        )
+
+    def _observe(self, verdict: Verdict, graph: int | None, batch: BatchDescriptor) -> None:
+        try:
+            for steps in self._agreed:
+                steps.observe(graph, verdict.reason, batch)
+        except Exception as error:  # noqa: BLE001 - nothing of this may reach the engine
+            self.say_once("ledger", f"{self.key} {batch}: ranks are not compared: {error}")
+
+    def _join(self, agreement: Agreement, box: BlackBox | None, *, first: bool) -> AgreedSteps:
+        from graphguard.agreed_steps import AgreedSteps
+
+        # What one group has agreed on is published to the next. If that adopted something else,
+        # the first one would launch what it did not publish.
+        steps = AgreedSteps(
+            agreement,
+            self,
+            box,
+            fits=self._fits if first else _never,
+            runs_eagerly=first,
+            vote_seconds=None,
+        )
+        agreement.on_notice(self._notice)
+        return steps
+
+    def _fits(self, graph: int, batch: BatchDescriptor, inputs: object) -> Verdict | None:
+        del inputs
+        verdict = self.check(graph, batch)
+        if verdict.action > _PAD or graph in self.quarantined:
+            return None
+        return Verdict(verdict.action, Reason.ADOPTED, graph)
+
+    def _notice(self, kind: int, key: int, digest: tuple[int, int], step: int) -> None:
+        from graphguard.agreement.launches import NoticeKind
+
+        mine, graph = self._agreed[0].concerns(key, digest)
+        if not mine or graph is None or kind != NoticeKind.QUARANTINE:
+            return
+        logger().info("%s is quarantined from step %d", self.signatures[graph], step)
+        self.quarantined.add(graph)
+
+    def quarantine(self, graph: int) -> int | None:
+        """Let no rank use a graph any more, from the same step on; return that step.
+
+        Returns:
+            The step from which it holds, or None if it holds at once or could not be announced.
+        """
+        from graphguard.agreement.launches import NoticeKind
+
+        if not self._agreed:
+            self.quarantined.add(graph)
+            return None
+        return self._agreed[0].announce(NoticeKind.QUARANTINE, graph)
+
+    def _open(self, box: BlackBox | None) -> None:
+        if box is not None and self._ring is None:
+            self._role_name = box.name(self.key.label)
+            self._ring = box.ring.another()
+
+    def _record_alone(self, verdict: Verdict, graph: int | None, batch: BatchDescriptor) -> None:
+        assert self._ring is not None  # noqa: S101 - the caller has asked
+        digest = 0 if graph is None else int(self.signatures[graph].shared_digest[:16], 16)
+        self._ring.check(
+            self._role_name,
+            _NO_GROUP,
+            next(_steps),
+            digest,
+            batch.num_reqs,
+            batch.query_len,
+            batch.num_tokens,
+            batch.phase,
+            verdict.action,
+            verdict.reason,
+            _ENFORCE if self.enforces else 0,
+        )
+
+    def _record_capture(self, signature: Signature) -> None:
+        from graphguard.blackbox.events import Event
+        from graphguard.blackbox.writer import process_box
+
+        if (box := process_box()) is not None:
+            box.record(
+                Event.CAPTURE,
+                role=str(signature.key),
+                digest=int(signature.shared_digest[:16], 16),
+                batch=signature.batch,
+                detail=len(signature.collectives),
+            )
+
+
+def _never(graph: int, batch: BatchDescriptor, inputs: object) -> None:
+    del graph, batch, inputs

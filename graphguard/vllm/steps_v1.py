@@ -1,0 +1,179 @@
+"""A step of the V1 runner or its proposer: what it wants, what vLLM chose, and what is done.
+
+Everything is decided in the first ``CudagraphDispatcher.dispatch`` of the step. That is before
+data-parallel ranks agree on their batch, so that what they agree on is what was decided here, and
+everything that vLLM derives from its choice (padding, metadata, buffers) follows from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from graphguard.batch import BatchDescriptor
+from graphguard.errors import GuardMismatch
+from graphguard.signature import GraphKey, GraphMode
+from graphguard.verdict import Action, Phase, Reason, Verdict
+from graphguard.vllm.captures import Captures, Choice
+from graphguard.vllm.model_guard import ModelGuard
+from graphguard.vllm.options import OnMismatch, Options
+
+Dispatch = Callable[..., tuple[Any, Any]]
+"""vLLM's own ``dispatch``, bound to its dispatcher: returns mode and descriptor."""
+
+_PAD = Action.PAD
+_ADOPTED = Reason.ADOPTED
+_MAX_BATCHES = 65_536
+_FULL, _PIECEWISE, _NONE = "FULL", "PIECEWISE", "NONE"
+
+
+class StepsV1:
+    """The steps of one model on the V1 runner.
+
+    Args:
+        guard: The guard of the model.
+        options: What the environment asks for.
+
+    Attributes:
+        guard: The guard of the model.
+        pending: What the step wants to run, until it was dispatched; None outside of steps.
+    """
+
+    def __init__(self, guard: ModelGuard, options: Options) -> None:
+        self.guard = guard
+        self.pending: BatchDescriptor | None = None
+        self._options = options
+        self._graphs: dict[str, dict[Hashable, int]] = {_FULL: {}, _PIECEWISE: {}}
+        self._batches: dict[tuple[int, int, int, int], BatchDescriptor] = {}
+        self._modes: dict[str, Any] = {}
+
+    def take(self, captures: Captures, modes: Any) -> None:  # noqa: ANN401 - vLLM's CUDAGraphMode
+        """Take what was captured since the last call.
+
+        Args:
+            captures: The captures of the model.
+            modes: vLLM's enum of graph modes.
+        """
+        self._modes = {name: modes[name] for name in (_FULL, _PIECEWISE, _NONE)}
+        for choice in captures.choices:
+            graphs = self._graphs[choice.mode]
+            if choice.descriptor not in graphs:
+                batch = batch_captured_for(choice)
+                key = key_of(self.guard.key.role, choice, batch)
+                signature = captures.signature(choice, key, batch)
+                graphs[choice.descriptor] = self.guard.add(signature, choice)
+
+    def batch(self, num_reqs: int, query_len: int, num_tokens: int, phase: int) -> BatchDescriptor:
+        """Return the descriptor of a batch; making one takes longer than a check."""
+        sizes = (num_reqs, query_len, num_tokens, phase)
+        batch = self._batches.get(sizes)
+        if batch is None:
+            if len(self._batches) >= _MAX_BATCHES:
+                self._batches.clear()
+            uniform = num_reqs * query_len == num_tokens
+            batch = BatchDescriptor(num_reqs, query_len, num_tokens, uniform, Phase(phase))
+            self._batches[sizes] = batch
+        return batch
+
+    def dispatch(self, original: Dispatch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        """Dispatch the pending step: vLLM's choice if it fits and all ranks make it."""
+        batch, self.pending = self.pending, None
+        assert batch is not None  # noqa: S101 - the caller has asked
+        chosen = original(*args, **kwargs)
+        guard = self.guard
+        by_descriptor = self._graphs.get(chosen[0].name)
+        graph = None if by_descriptor is None else by_descriptor.get(chosen[1])
+        verdict = guard.check(graph, batch)
+        if guard.enforces:
+            if self._refuses(graph, verdict, by_descriptor):
+                chosen, graph, verdict = self._other(batch, chosen, verdict, original, args, kwargs)
+        elif graph is not None and verdict.action > _PAD:
+            guard.say_once(verdict.reason.name, guard.misfit(verdict, graph, batch))
+        agreed = guard.agree(verdict, graph, batch)
+        if agreed is verdict or agreed.reason is not _ADOPTED:
+            return chosen
+        return self._adopted(agreed, original, args, kwargs)
+
+    def _refuses(self, graph: int | None, verdict: Verdict, by_descriptor: object) -> bool:
+        if graph is None:
+            # vLLM chose no graph, or one that was not recorded.
+            return by_descriptor is not None
+        if verdict.action is _PAD:
+            return self._options.avoids_padding or graph in self.guard.quarantined
+        return verdict.action > _PAD or graph in self.guard.quarantined
+
+    def _other(
+        self,
+        batch: BatchDescriptor,
+        chosen: Any,  # noqa: ANN401 - vLLM's own
+        verdict: Verdict,
+        original: Dispatch,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[Any, int | None, Verdict]:
+        """Choose as vLLM does when a graph is not there: full, then piecewise, then eager.
+
+        Raises:
+            GuardMismatch: If mismatches are to be refused.
+        """
+        why = self._why(chosen, verdict)
+        if self._options.on_mismatch is OnMismatch.RAISE and why.reason is not Reason.PADDED:
+            raise GuardMismatch(
+                f"{self.guard.key.role} {batch}: {why.reason.explanation}",
+                verdict=why,
+                hint="GRAPHGUARD_ON_MISMATCH=degrade runs such steps without that graph",
+            )
+        graphs = self._graphs[_PIECEWISE]
+        if self._options.on_mismatch is not OnMismatch.EAGER and chosen[0].name == _FULL:
+            other = original(*args, **(kwargs | {"invalid_modes": {self._modes[_FULL]}}))
+            graph = graphs.get(other[1]) if other[0].name == _PIECEWISE else None
+            if graph is not None and graph not in self.guard.quarantined:
+                found = self.guard.check(graph, batch)
+                if found.action <= _PAD:
+                    return other, graph, Verdict(found.action, why.reason, graph)
+        eager = self._eagerly(original, args, kwargs)
+        return eager, None, Verdict(Action.EAGER, why.reason)
+
+    def _why(self, chosen: Any, verdict: Verdict) -> Verdict:  # noqa: ANN401 - vLLM's own
+        graph = self._graphs[chosen[0].name].get(chosen[1])
+        if graph is not None and graph in self.guard.quarantined:
+            return Verdict(Action.EAGER, Reason.QUARANTINED, graph)
+        return verdict
+
+    def _eagerly(self, original: Dispatch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        return original(
+            *args, **(kwargs | {"valid_modes": {self._modes[_NONE]}, "invalid_modes": None})
+        )
+
+    def _adopted(
+        self, agreed: Verdict, original: Dispatch, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - vLLM's own
+        if agreed.graph is None or agreed.action > _PAD:
+            return self._eagerly(original, args, kwargs)
+        choice: Choice = self.guard.choices[agreed.graph]
+        return self._modes[choice.mode], choice.descriptor
+
+
+def batch_captured_for(choice: Choice) -> BatchDescriptor:
+    """Return the descriptor that a graph of vLLM stands for.
+
+    A uniform full graph is for decodes of ``num_tokens / num_reqs`` query tokens each. Every other
+    one takes any requests of that many tokens.
+    """
+    descriptor: Any = choice.descriptor
+    if choice.mode == _FULL and descriptor.uniform and descriptor.num_reqs:
+        query_len, rest = divmod(descriptor.num_tokens, descriptor.num_reqs)
+        if rest == 0:
+            return BatchDescriptor.of(descriptor.num_reqs, query_len)
+    return BatchDescriptor.tokens(descriptor.num_tokens)
+
+
+def key_of(role: str, choice: Choice, batch: BatchDescriptor) -> GraphKey:
+    """Return the family of a graph of vLLM."""
+    mode = GraphMode.FULL if choice.mode == _FULL else GraphMode.PIECEWISE
+    words = []
+    if mode is GraphMode.FULL and batch.num_reqs == 0:
+        words.append("mixed")
+    if loras := getattr(choice.descriptor, "num_active_loras", 0):
+        words.append(f"{loras} LoRA")
+    return GraphKey(role, mode, ", ".join(words))

@@ -1,0 +1,149 @@
+"""The guard of one vLLM worker: its models, and the ranks that it agrees with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from graphguard import environment
+from graphguard.batch import BatchDescriptor
+from graphguard.environment import Mode
+from graphguard.errors import CaptureError
+from graphguard.log import logger
+from graphguard.session import Session, default_session, process_rank
+from graphguard.version import __version__
+from graphguard.vllm import armed, capturing, groups
+from graphguard.vllm.model_guard import ModelGuard
+from graphguard.vllm.options import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from graphguard.vllm.steps_v1 import StepsV1
+
+    TakeCaptures = Callable[[Any, "WorkerGuard"], None]
+
+
+class WorkerGuard:
+    """What graphguard keeps in a worker. There is one in a process; it belongs to one thread.
+
+    Attributes:
+        options: What the environment asks for.
+        sealed: Whether the graphs of all ranks were compared; before that nothing is checked.
+        in_step: Whether a step of the scheduler runs, and no dummy run.
+        first_pass: In a proposer, whether its first pass is to come; None outside of it.
+        batch: What the target ran last.
+        target: The steps of the target, or None before there are graphs.
+        drafter: The steps of the drafter, or None.
+    """
+
+    def __init__(self, options: Options, session: Session = default_session) -> None:
+        self.options = options
+        self.sealed = False
+        self.in_step = False
+        self.first_pass: bool | None = None
+        self.batch: BatchDescriptor | None = None
+        self.target: StepsV1 | None = None
+        self.drafter: StepsV1 | None = None
+        self._session = session
+        self._take: list[TakeCaptures] = []
+        self._refusal: Exception | None = None
+
+    def cover(self, take: TakeCaptures) -> None:
+        """Let a part of the plugin take its captures before ranks are compared."""
+        if take not in self._take:
+            self._take.append(take)
+
+    def steps(self, role: str) -> StepsV1:
+        """Return the steps of a role, made if they are new."""
+        from graphguard.vllm.steps_v1 import StepsV1
+
+        steps: StepsV1 | None = getattr(self, role)
+        if steps is None:
+            steps = StepsV1(ModelGuard(role, self.options.mode, self._session), self.options)
+            setattr(self, role, steps)
+        return steps
+
+    def captured(self, runner: Any) -> None:  # noqa: ANN401 - vLLM's own
+        """Note that a runner has captured graphs, which the ranks have to compare."""
+        del runner
+        self.sealed = False
+
+    def seal(self, runner: Any) -> None:  # noqa: ANN401 - vLLM's own
+        """Compare with all ranks what was captured; from then on every step is checked.
+
+        Raises:
+            AgreementError: When enforcing, if captures differ or a rank does not come in time.
+            CaptureError: When enforcing, if a capture could not be recorded.
+            LedgerError: When enforcing, if there can be no ledger.
+        """
+        if self._refusal is not None:
+            raise self._refusal.with_traceback(None)
+        self.sealed = True
+        try:
+            self._seal(runner)
+        except Exception as error:
+            if self.options.mode is Mode.ENFORCE:
+                self.sealed, self._refusal = False, error
+                raise
+            logger().warning("vLLM's steps are not checked: %s", error)
+            self.target = self.drafter = None
+
+    @property
+    def models(self) -> list[StepsV1]:
+        """The models that have steps, the target first."""
+        return [steps for steps in (self.target, self.drafter) if steps is not None]
+
+    def _seal(self, runner: Any) -> None:  # noqa: ANN401 - vLLM's own
+        from graphguard.blackbox.writer import process_box
+
+        if (failures := capturing.failures()) and self.options.mode is Mode.ENFORCE:
+            raise CaptureError(
+                f"rank {process_rank()[0]}: {len(failures)} captures could not be recorded; the "
+                f"first: {failures[0]}",
+                hint="this is a fault of graphguard; run with GRAPHGUARD_MODE=observe and report "
+                "it",
+            )
+        for take in self._take:
+            take(runner, self)
+        box = process_box()
+        agreements = groups.agreements(self.options.mode)
+        for steps in self.models:
+            steps.guard.seal(agreements, box)
+        self._session.mode = self.options.mode
+        if environment.directory() is not None:
+            logger().info("manifest written to %s", self._session.write_manifest())
+        logger().info("%s", self.line())
+
+    def line(self) -> str:
+        """Say in one line what is guarded, with which ranks it is compared, and what is not."""
+        rank, _ = process_rank()
+        models = "; ".join(_in_words(steps.guard) for steps in self.models) or "no model"
+        names = [a.name for steps in self.models[:1] for a in steps.guard.agreements]
+        ranks = f"compared with the ranks of {', '.join(names)}" if names else "no ranks to compare"
+        parts = armed.statuses()
+        hooks = ", ".join(status.part for status in parts if status.armed)
+        absent = "; ".join(str(status) for status in parts if not status.armed)
+        return (
+            f"rank {rank} is guarded (graphguard {__version__}, mode {self.options.mode}, hooks "
+            f"{hooks}): {models}; {ranks}{f'; {absent}' if absent else ''}"
+        )
+
+
+def _in_words(guard: ModelGuard) -> str:
+    calls = [call for signature in guard.signatures for call in signature.collectives]
+    transports = ", ".join(sorted({call.seen_by.removeprefix("vllm:") for call in calls}))
+    by = f" by {transports}" if transports else ""
+    return f"{guard.key.role}: {len(guard.signatures)} graphs, {len(calls)} collective calls{by}"
+
+
+_worker: WorkerGuard | None = None
+
+
+def worker_guard() -> WorkerGuard:
+    """Return the guard of this process."""
+    global _worker  # noqa: PLW0603 - there is one in a process
+    if _worker is None:
+        from graphguard.vllm.options import read_options
+
+        _worker = WorkerGuard(read_options())
+    return _worker
