@@ -152,6 +152,22 @@ class AgreedSteps:
         if status:
             self._report_observed(status)
 
+    def refuse(self, kind: DivergenceKind, why: str) -> None:
+        """Tell all ranks that this one does not launch what it has published last.
+
+        Nothing is launched by this group any more: the others may wait for this rank already.
+        """
+        step = self._native.step()
+        self._native.settle(Outcome.REFUSED, Trouble.REFUSED, False)
+        text = f"step {step} of {self.agreement.name} is refused: {why}"
+        self.agreement.stop(self.agreement.report(kind, step, (), text))
+        self.agreement.told()
+
+    @property
+    def step(self) -> int:
+        """The step of the group that this rank has published last."""
+        return self._native.step()
+
     def announce(self, kind: NoticeKind, graph: int | None = None) -> int | None:
         """Announce something to all ranks; return the step from which it holds, or None."""
         digest = (0, 0) if graph is None else self._digest(graph)

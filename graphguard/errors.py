@@ -48,6 +48,10 @@ class GuardMismatch(GraphguardError):
         self.verdict = verdict
 
 
+class PaddingMismatch(GuardMismatch):
+    """A padded step that is refused because of what its padded slots hold."""
+
+
 class RanksDiverged(GuardMismatch):
     """A step that is refused because the ranks of a group would not launch the same.
 

@@ -65,6 +65,8 @@ class DivergenceKind(IntEnum):
     """Ranks captured different graphs."""
     DAMAGED = 10
     """The ledger holds what no rank can have written."""
+    PADDING = 11
+    """The padded slots of a step hold what breaks a kernel."""
 
     def __str__(self) -> str:
         return self.name.lower()

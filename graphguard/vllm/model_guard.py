@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphguard.batch import BatchDescriptor
+from graphguard.decisions import process_decisions
 from graphguard.environment import Mode
+from graphguard.errors import PaddingMismatch
 from graphguard.log import logger
+from graphguard.metrics import process_metrics
 from graphguard.session import Session, process_rank
 from graphguard.signature import GraphKey, Signature
 from graphguard.table import SignatureTable
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from graphguard.agreed_steps import AgreedSteps
     from graphguard.agreement.group import Agreement
     from graphguard.blackbox.writer import BlackBox
+    from graphguard.decisions import DecisionLog
+    from graphguard.metrics import RoleCounts
+    from graphguard.vllm.padding import PaddingFinding
 
 _PAD = Action.PAD
 _NO_GROUP = 0xFFFF
@@ -69,6 +75,12 @@ class ModelGuard:
         self._role_name = 0
         self._begun = _EAGER_BEGIN
         self._said: set[str] = set()
+        self._decisions = process_decisions()
+        self._counts: RoleCounts | None = None
+        metrics = process_metrics()
+        if metrics is not None:
+            self._counts = metrics.role(role)
+            metrics.watch(role, self._verdicts)
 
     @property
     def agreements(self) -> Sequence[Agreement]:
@@ -134,23 +146,25 @@ class ModelGuard:
             RanksDiverged: When enforcing, if this rank cannot do what the others do.
             LedgerError: When enforcing, if the ledger cannot be trusted.
         """
-        self.last_verdict = verdict
         if not self._agreed:
             if self._ring is not None:
                 self._record_alone(verdict, graph, batch)
-            return verdict
-        if not self.enforces:
+        elif self.enforces:
+            for steps in self._agreed:
+                verdict = steps.decide(verdict, batch, None)
+        else:
             self._observe(verdict, graph, batch)
-            return verdict
-        for steps in self._agreed:
-            verdict = steps.decide(verdict, batch, None)
         self.last_verdict = verdict
+        if self._decisions is not None:
+            self._write_decision(self._decisions, verdict, graph, batch)
         return verdict
 
     def launching(self) -> None:
         """Note that the launch begins."""
         for agreement in self._agreements:
             agreement.launching = True
+        if self._counts is not None:
+            self._counts.replay_begin()
         if self._ring is not None:
             verdict = self.last_verdict
             replays = verdict is not None and verdict.action <= _PAD
@@ -162,6 +176,8 @@ class ModelGuard:
         if self._ring is not None:
             # An end has the number after its beginning.
             self._ring.mark(self._begun + 1)
+        if self._counts is not None:
+            self._counts.replay_end()
         for agreement in self._agreements:
             agreement.launching = False
 
@@ -170,6 +186,37 @@ class ModelGuard:
         if topic not in self._said:
             self._said.add(topic)
             logger().warning("%s; this is said once", message)
+
+    def degraded(self, verdict: Verdict) -> None:
+        """Count a step that does not use the graph that vLLM chose."""
+        if (metrics := process_metrics()) is not None:
+            metrics.degraded(self.key.role, verdict.reason)
+
+    def padding_breaks(self, findings: Sequence[PaddingFinding]) -> None:
+        """Tell of padded slots that hold what breaks a kernel.
+
+        Raises:
+            PaddingMismatch: When enforcing; all ranks learn that the step is not launched.
+        """
+        from graphguard.blackbox.events import DivergenceKind
+
+        if (metrics := process_metrics()) is not None:
+            for finding in findings:
+                metrics.padding_violation(finding.invariant)
+        text = f"{self.key.role}: {findings[0]}"
+        if not self.enforces:
+            for steps in self._agreed[:1]:
+                steps.agreement.report(DivergenceKind.PADDING, steps.step, (), text)
+            if not self._agreed:
+                self.say_once(findings[0].invariant, text)
+            return
+        for steps in self._agreed:
+            steps.refuse(DivergenceKind.PADDING, text)
+        raise PaddingMismatch(
+            f"rank {process_rank()[0]}: {text}",
+            verdict=self.last_verdict,
+            hint="GRAPHGUARD_PADDED=avoid runs padded steps outside of full graphs",
+        )
 
     def misfit(self, verdict: Verdict, graph: int, batch: BatchDescriptor) -> str:
         """Say in words why the graph that vLLM has chosen does not fit."""
@@ -252,6 +299,24 @@ class ModelGuard:
             verdict.reason,
             _ENFORCE if self.enforces else 0,
         )
+
+    def _write_decision(
+        self, decisions: DecisionLog, verdict: Verdict, graph: int | None, batch: BatchDescriptor
+    ) -> None:
+        launched = verdict.graph if verdict.reason is Reason.ADOPTED else graph
+        first = self._agreed[0] if self._agreed else None
+        decisions.decision(
+            self.key.role,
+            0 if first is None else first.step,
+            batch,
+            verdict.action,
+            verdict.reason,
+            graph=None if launched is None else self.signatures[launched],
+            group=None if first is None else first.agreement.name,
+        )
+
+    def _verdicts(self) -> dict[Verdict, int]:
+        return dict(self._table.counts())
 
     def _record_capture(self, signature: Signature) -> None:
         from graphguard.blackbox.events import Event

@@ -114,6 +114,8 @@ def _model_forward(original: Function) -> Function:
         steps = worker.target
         if not worker.in_step or steps is None:
             return original(self, *args, **kwargs)
+        if steps.padded is not None:
+            steps.check_padding(self)
         steps.guard.launching()
         try:
             return original(self, *args, **kwargs)

@@ -17,6 +17,9 @@ from graphguard.verdict import Action, Phase, Reason, Verdict
 from graphguard.vllm.captures import Captures, Choice
 from graphguard.vllm.model_guard import ModelGuard
 from graphguard.vllm.options import OnMismatch, Options
+from graphguard.vllm.padding import PaddingFinding, violations
+from graphguard.vllm.padding_samples import PaddingSamples
+from graphguard.vllm.padding_views import Extent, V1Metadata
 
 Dispatch = Callable[..., tuple[Any, Any]]
 """vLLM's own ``dispatch``, bound to its dispatcher: returns mode and descriptor."""
@@ -37,15 +40,19 @@ class StepsV1:
     Attributes:
         guard: The guard of the model.
         pending: What the step wants to run, until it was dispatched; None outside of steps.
+        padded: How a full graph that is about to be launched is padded, or None.
     """
 
     def __init__(self, guard: ModelGuard, options: Options) -> None:
         self.guard = guard
         self.pending: BatchDescriptor | None = None
+        self.padded: Extent | None = None
         self._options = options
         self._graphs: dict[str, dict[Hashable, int]] = {_FULL: {}, _PIECEWISE: {}}
         self._batches: dict[tuple[int, int, int, int], BatchDescriptor] = {}
         self._modes: dict[str, Any] = {}
+        self._metadata: V1Metadata | None = None
+        self._samples = PaddingSamples()
 
     def take(self, captures: Captures, modes: Any) -> None:  # noqa: ANN401 - vLLM's CUDAGraphMode
         """Take what was captured since the last call.
@@ -87,12 +94,44 @@ class StepsV1:
         if guard.enforces:
             if self._refuses(graph, verdict, by_descriptor):
                 chosen, graph, verdict = self._other(batch, chosen, verdict, original, args, kwargs)
+                guard.degraded(verdict)
         elif graph is not None and verdict.action > _PAD:
             guard.say_once(verdict.reason.name, guard.misfit(verdict, graph, batch))
         agreed = guard.agree(verdict, graph, batch)
-        if agreed is verdict or agreed.reason is not _ADOPTED:
-            return chosen
-        return self._adopted(agreed, original, args, kwargs)
+        if agreed.reason is _ADOPTED:
+            chosen = self._adopted(agreed, original, args, kwargs)
+        self.padded = _extent(chosen, batch) if agreed.action is _PAD else None
+        return chosen
+
+    def check_padding(self, runner: Any) -> None:  # noqa: ANN401 - vLLM's own
+        """Look at the padded slots of the step, which vLLM has filled by now.
+
+        Raises:
+            PaddingMismatch: When enforcing, if they hold what breaks a kernel.
+        """
+        extent, self.padded = self.padded, None
+        if extent is None:
+            return
+        try:
+            findings = self._padding_findings(runner, extent)
+        except Exception as error:  # noqa: BLE001 - the step runs as it would without us
+            self.guard.say_once("padding", f"padded slots are not checked: {error!r}")
+            return
+        if findings:
+            self.guard.padding_breaks(findings)
+
+    def _padding_findings(self, runner: Any, extent: Extent) -> list[PaddingFinding]:  # noqa: ANN401
+        from vllm.forward_context import get_forward_context
+
+        if self._metadata is None:
+            self._metadata = V1Metadata(runner)
+        metadata = get_forward_context().attn_metadata
+        findings = violations(self._metadata.view(extent, metadata))
+        if not self._metadata.all_seen:
+            findings += self._samples.findings()
+            if self._samples.due():
+                self._samples.take(self._metadata.tensors(extent, metadata))
+        return findings
 
     def _refuses(self, graph: int | None, verdict: Verdict, by_descriptor: object) -> bool:
         if graph is None:
@@ -102,7 +141,7 @@ class StepsV1:
             return self._options.avoids_padding or graph in self.guard.quarantined
         return verdict.action > _PAD or graph in self.guard.quarantined
 
-    def _other(
+    def _other(  # noqa: PLR0917 - what a dispatch has
         self,
         batch: BatchDescriptor,
         chosen: Any,  # noqa: ANN401 - vLLM's own
@@ -152,6 +191,17 @@ class StepsV1:
             return self._eagerly(original, args, kwargs)
         choice: Choice = self.guard.choices[agreed.graph]
         return self._modes[choice.mode], choice.descriptor
+
+
+def _extent(chosen: Any, batch: BatchDescriptor) -> Extent | None:  # noqa: ANN401 - vLLM's own
+    """Return how far a full graph is padded; a piecewise one has no metadata of its own."""
+    mode, descriptor = chosen
+    if mode.name != _FULL or not descriptor.num_reqs:
+        return None
+    query_len = batch.query_len if descriptor.uniform else 0
+    return Extent(
+        batch.num_reqs, descriptor.num_reqs, batch.num_tokens, descriptor.num_tokens, query_len
+    )
 
 
 def batch_captured_for(choice: Choice) -> BatchDescriptor:

@@ -27,6 +27,12 @@ def dispatched(made: StepsV1, dispatcher: Any, reqs: int, query_len: int, phase:
     return mode.name, descriptor.num_tokens
 
 
+@pytest.fixture(autouse=True)
+def not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ranks are this process, which must outlive a refusal."""
+    monkeypatch.setenv("GRAPHGUARD_WHEN_STUCK", "report")
+
+
 @pytest.fixture
 def dispatcher() -> Any:
     return dispatchers.dispatcher()

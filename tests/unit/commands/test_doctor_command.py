@@ -74,14 +74,36 @@ def test_what_lacks_is_named(
     assert support(diagnosis, "emulated graphs")[0] is emulated
 
 
-def test_what_this_version_does_not_do_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_seen_here_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     document = decode(capsys.readouterr().out)
     told = {row["capability"]: row["support"] for row in document["capabilities"]}
     assert told["NCCL called by other means (pynccl)"] == "no"
-    assert told["agreement of ranks at replay"] == "no"
+    assert told["agreement of ranks"] == "yes"
     assert told["vLLM plugin"] == "no"
     assert document["installed"]["graphguard"]
+
+
+def test_asked_about_vllm_it_could_not_look_where_there_is_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["doctor", "--vllm", "--json"]) == 2
+
+    vllm = decode(capsys.readouterr().out)["vllm"]
+    assert (vllm["version"], vllm["parts"]) == (None, [])
+    assert vllm["problems"] == ["vLLM is not installed with this Python"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("ON_MISMATCH", "ignore"), ("PADDED", "no")])
+def test_settings_of_the_vllm_plugin_are_checked(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"GRAPHGUARD_{name}", value)
+
+    (found,) = [s for s in diagnose().settings if s.name == f"GRAPHGUARD_{name}"]
+
+    assert not found.valid
+    assert f"{value!r} does not exist; use" in found.note
 
 
 def test_text_has_a_table_for_each_part(capsys: pytest.CaptureFixture[str]) -> None:

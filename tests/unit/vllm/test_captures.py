@@ -1,0 +1,61 @@
+"""What was captured of a model, until it becomes signatures."""
+
+from __future__ import annotations
+
+import torch
+
+from graphguard.batch import BatchDescriptor
+from graphguard.graphs.emulated import EmulatedGraph, capture
+from graphguard.signature import GraphKey, GraphMode
+from graphguard.vllm.captures import Captures, Choice, Piece, piece_of
+from tests.unit.audit.jobs import call
+
+PIECEWISE = GraphKey("drafter", GraphMode.PIECEWISE)
+CHOICE, OTHER = Choice("PIECEWISE", 32), Choice("PIECEWISE", 16)
+REDUCE, GATHER = call("all_reduce", 64), call("all_gather", 16)
+
+
+class Wrapper:
+    """Stands for vLLM's wrapper, which keeps captured graphs."""
+
+
+def piece(*calls: object, nodes: str = "") -> Piece:
+    return Piece(calls, (), (), "emulated", nodes)  # type: ignore[arg-type]
+
+
+def test_the_pieces_of_a_step_are_one_signature_in_their_order() -> None:
+    captures, first, second = Captures(), Wrapper(), Wrapper()
+    captures.add(first, CHOICE, piece(REDUCE, nodes="a"))
+    captures.add(first, OTHER, piece())
+    captures.add(second, CHOICE, piece(GATHER, REDUCE, nodes="b"))
+
+    signature = captures.signature(CHOICE, PIECEWISE, BatchDescriptor.tokens(32))
+
+    assert captures.choices == (CHOICE, OTHER)
+    assert signature.collectives == (REDUCE, GATHER, REDUCE)
+    assert signature.nodes not in ("", "a", "b")
+
+
+def test_what_a_wrapper_throws_away_is_forgotten() -> None:
+    captures, thrown, kept = Captures(), Wrapper(), Wrapper()
+    captures.add(thrown, OTHER, piece())
+    captures.add(thrown, CHOICE, piece(REDUCE))
+    captures.add(kept, CHOICE, piece(GATHER))
+
+    captures.drop(thrown)
+
+    assert captures.choices == (CHOICE,)
+    signature = captures.signature(CHOICE, PIECEWISE, BatchDescriptor.tokens(32))
+    assert signature.collectives == (GATHER,)
+
+
+def test_a_piece_says_what_was_captured() -> None:
+    graph, tokens = EmulatedGraph(), torch.zeros(4)
+    with capture(graph):
+        out = tokens + 1
+
+    found = piece_of(graph, (REDUCE,), {"tokens": tokens}, {"hidden": out})
+
+    assert [(spec.name, spec.shape) for spec in found.inputs] == [("tokens", (4,))]
+    assert [spec.name for spec in found.outputs] == ["output.hidden"]
+    assert (found.kind, found.nodes) == ("emulated", graph.nodes)
