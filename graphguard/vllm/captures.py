@@ -61,6 +61,10 @@ class Captures:
             else:
                 del self._pieces[choice]
 
+    def forget(self, choice: Choice) -> None:
+        """Forget what was captured for a choice, which is about to be captured again."""
+        self._pieces.pop(choice, None)
+
     def signature(self, choice: Choice, key: GraphKey, batch: BatchDescriptor) -> Signature:
         """Return the signature of what was captured for a choice."""
         return signature_of(key, batch, [piece for _, piece in self._pieces[choice]])

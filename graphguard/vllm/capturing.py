@@ -1,4 +1,4 @@
-"""Recording what vLLM's ``CUDAGraphWrapper`` captures.
+"""Recording what vLLM's ``CUDAGraphWrapper`` captures, and keeping what any part records.
 
 The wrapper stands in every step, once for each piece of the model. So its call is only replaced
 while graphs are captured: at start-up, and when a graph is captured again.
@@ -8,25 +8,38 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from graphguard.log import logger
-from graphguard.vllm.captures import Captures, Choice, piece_of
-from graphguard.vllm.collectives import CommunicatorRecorder
+from graphguard.vllm.captures import Captures, Choice, Piece, piece_of
+from graphguard.vllm.collectives import CommunicatorRecorder, install
+from graphguard.vllm.patches import wrapped_inside
 
 
 class _Roles(threading.local):
-    """Which model is being captured on this thread."""
+    """Which model is being captured on this thread, and what for where that is known."""
 
     def __init__(self) -> None:
         self.current = "target"
+        self.into: tuple[Captures, Choice] | None = None
 
 
 _roles = _Roles()
-_captures: dict[str, Captures] = {"target": Captures(), "drafter": Captures()}
+_all: weakref.WeakSet[Captures] = weakref.WeakSet()
 _failures: list[str] = []
+
+
+def new_captures() -> Captures:
+    """Return a place for captures, from which those are dropped that vLLM throws away."""
+    captures = Captures()
+    _all.add(captures)
+    return captures
+
+
+_captures = {"target": new_captures(), "drafter": new_captures()}
 
 
 def failures() -> list[str]:
@@ -50,6 +63,36 @@ def capturing_role(role: str) -> Iterator[None]:
 
 
 @contextmanager
+def capturing_into(captures: Captures, choice: Choice) -> Iterator[None]:
+    """Keep what is captured inside in ``captures``, under a choice that the caller knows."""
+    before, _roles.into = _roles.into, (captures, choice)
+    try:
+        yield
+    finally:
+        _roles.into = before
+
+
+def keep(owner: object, choice: Choice, pieces: list[Piece]) -> None:
+    """Keep what was recorded of the graphs of one step.
+
+    Args:
+        owner: What of vLLM holds the graphs.
+        choice: What they are for, unless the caller of :func:`capturing_into` knows better.
+        pieces: What was recorded of each.
+    """
+    captures, known = _roles.into or (_captures[_roles.current], choice)
+    for piece in pieces:
+        captures.add(owner, known, piece)
+
+
+def not_recorded(choice: Choice, error: Exception) -> None:
+    """Note that a capture went well and could not be recorded."""
+    if not _failures:
+        logger().warning("the capture for %s is not recorded: %s; said once", choice, error)
+    _failures.append(f"{_roles.current} {choice}: {type(error).__name__}: {error}")
+
+
+@contextmanager
 def recorded_captures() -> Iterator[None]:
     """Record every graph that ``CUDAGraphWrapper`` captures inside."""
     from vllm.compilation.cuda_graph import CUDAGraphWrapper
@@ -69,15 +112,24 @@ def recorded_captures() -> Iterator[None]:
     call.__graphguard_records__ = True  # type: ignore[attr-defined]
     CUDAGraphWrapper.__call__ = call
     try:
-        yield
+        # Steps outside of graphs call the communicators too, hundreds of times.
+        with wrapped_inside():
+            install()
+            yield
     finally:
         CUDAGraphWrapper.__call__ = original
 
 
 def forget(wrapper: Any) -> None:  # noqa: ANN401 - vLLM's own
     """Drop what a wrapper has captured."""
-    for captures in _captures.values():
+    for captures in _all:
         captures.drop(wrapper)
+
+
+def tensors_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the tensors that a model is called with, by name or place."""
+    inputs = {str(place): value for place, value in enumerate(args)} | kwargs
+    return {name: value for name, value in inputs.items() if hasattr(value, "data_ptr")}
 
 
 def _about_to_capture(wrapper: Any) -> Choice | None:  # noqa: ANN401 - vLLM's own
@@ -109,12 +161,8 @@ def _record(
         if recorder.failure is not None:
             raise recorder.failure
         entry = wrapper.concrete_cudagraph_entries[choice.descriptor]
-        inputs = {str(place): value for place, value in enumerate(args)} | kwargs
-        tensors = {name: value for name, value in inputs.items() if hasattr(value, "data_ptr")}
-        piece = piece_of(entry.cudagraph, tuple(recorder.calls), tensors, output)
-        _captures[_roles.current].add(wrapper, choice, piece)
+        tensors = tensors_of(args, kwargs)
+        keep(wrapper, choice, [piece_of(entry.cudagraph, tuple(recorder.calls), tensors, output)])
     except Exception as error:  # noqa: BLE001 - the capture itself went well
-        if not _failures:
-            logger().warning("the capture for %s is not recorded: %s; said once", choice, error)
-        _failures.append(f"{_roles.current} {choice}: {type(error).__name__}: {error}")
+        not_recorded(choice, error)
     return output

@@ -13,7 +13,9 @@ from graphguard.vllm.worker_guard import WorkerGuard, worker_guard
 def install() -> None:
     """Put the hooks in place. Called again, it does nothing."""
     from vllm.v1.spec_decode.llm_base_proposer import SpecDecodeBaseProposer
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
+    wrap(GPUModelRunner, "sample_tokens", _sample_tokens)
     wrap(SpecDecodeBaseProposer, "dummy_run", _dummy_run)
     wrap(SpecDecodeBaseProposer, "propose", _propose)
     wrap(SpecDecodeBaseProposer, "_determine_batch_execution_and_padding", _determine)
@@ -39,6 +41,22 @@ def _dummy_run(original: Function) -> Function:
     return dummy_run
 
 
+def _sample_tokens(original: Function) -> Function:
+    worker = worker_guard()
+
+    def sample_tokens(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        steps = worker.drafter
+        if steps is None or not worker.sealed or self.execute_model_state is None:
+            return original(self, *args, **kwargs)
+        worker.drafted = False
+        result = original(self, *args, **kwargs)
+        if not worker.drafted and worker.batch is not None:
+            steps.guard.leave_out(worker.batch)
+        return result
+
+    return sample_tokens
+
+
 def _propose(original: Function) -> Function:
     worker = worker_guard()
 
@@ -46,7 +64,7 @@ def _propose(original: Function) -> Function:
         steps = worker.drafter
         if steps is None or not worker.sealed:
             return original(self, *args, **kwargs)
-        worker.first_pass = True
+        worker.first_pass = worker.drafted = True
         try:
             return original(self, *args, **kwargs)
         finally:

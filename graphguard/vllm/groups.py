@@ -10,26 +10,30 @@ from graphguard.log import logger
 if TYPE_CHECKING:
     from graphguard.agreement.group import Agreement
 
-GETTERS = ("get_tp_group", "get_pp_group")
-"""Groups whose collectives every step of this worker runs, the innermost first. Data-parallel ranks
+GETTERS = {
+    "target": ("get_tp_group", "get_pp_group"),
+    # Only the last pipeline stage has a drafter.
+    "drafter": ("get_tp_group",),
+}
+"""Groups whose collectives every step of a model runs, the innermost first. Data-parallel ranks
 agree on their batch by vLLM's own all-reduce, and may rightly differ in what they run eagerly."""
 
 
-def step_groups() -> list[Any]:
-    """Return vLLM's groups of more than one rank that this worker's steps communicate on."""
+def step_groups(role: str) -> list[Any]:
+    """Return vLLM's groups of more than one rank that the steps of a model communicate on."""
     from vllm.distributed import parallel_state
 
-    groups = [getattr(parallel_state, getter)() for getter in GETTERS]
+    groups = [getattr(parallel_state, getter)() for getter in GETTERS[role]]
     return [group for group in groups if group.world_size > 1]
 
 
-def agreements(mode: Mode) -> list[Agreement]:
-    """Return the agreements of this worker's groups; in observe those that can be had.
+def agreements(mode: Mode, role: str) -> list[Agreement]:
+    """Return the agreements for the steps of a model; in observe those that can be had.
 
     Raises:
         ConfigurationError: When enforcing, if torch does not tell the store of a group.
     """
-    found = [_agreement(group, mode) for group in step_groups()]
+    found = [_agreement(group, mode) for group in step_groups(role)]
     return [agreement for agreement in found if agreement is not None]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graphguard.batch import BatchDescriptor
 from graphguard.decisions import process_decisions
@@ -74,7 +74,10 @@ class ModelGuard:
         self._ring: Ring | None = None
         self._role_name = 0
         self._begun = _EAGER_BEGIN
+        self._replays = False
         self._said: set[str] = set()
+        self._replaced: list[int] = []
+        self._left_out: list[AgreedSteps] = []
         self._decisions = process_decisions()
         self._counts: RoleCounts | None = None
         metrics = process_metrics()
@@ -101,6 +104,14 @@ class ModelGuard:
         self._record_capture(signature)
         return graph
 
+    def replace(self, graph: int, signature: Signature) -> None:
+        """Take what was recorded of a graph that was captured again; it is not sealed yet."""
+        self._session.replace(self.signatures[graph], signature)
+        self.signatures[graph] = signature
+        self.quarantined.discard(graph)
+        self._replaced.append(graph)
+        self._record_capture(signature)
+
     def seal(self, agreements: Sequence[Agreement], box: BlackBox | None) -> None:
         """Compare what all ranks captured, and from then on every step.
 
@@ -119,8 +130,13 @@ class ModelGuard:
             if steps is None:
                 steps = self._join(agreement, box, first=not agreed)
             else:
+                for graph in self._replaced:
+                    steps.replace_graph(graph)
                 steps.add_graphs()
             agreed.append(steps)
+        self._replaced.clear()
+        if not self._left_out:
+            self._left_out = [_leaving_out(self.key, steps.agreement, box) for steps in agreed]
         self._agreed = agreed
         self._agreements = [steps.agreement for steps in agreed]
         if agreed and agreed[0].ring is not None:
@@ -153,22 +169,34 @@ class ModelGuard:
             for steps in self._agreed:
                 verdict = steps.decide(verdict, batch, None)
         else:
-            self._observe(verdict, graph, batch)
+            self._observe(verdict, graph, batch, self._agreed)
         self.last_verdict = verdict
-        if self._decisions is not None:
+        self._replays = verdict.action <= _PAD
+        if self._decisions is not None and verdict.reason is not Reason.EXACT:
             self._write_decision(self._decisions, verdict, graph, batch)
         return verdict
+
+    def leave_out(self, batch: BatchDescriptor) -> None:
+        """Publish that the model is not run in a step: the others may be waiting for it.
+
+        Raises:
+            RanksDiverged: When enforcing, if another rank runs it.
+        """
+        verdict = self._eager
+        for steps in self._left_out:
+            if self.enforces:
+                steps.decide(verdict, batch, None)
+            else:
+                self._observe(verdict, None, batch, [steps])
 
     def launching(self) -> None:
         """Note that the launch begins."""
         for agreement in self._agreements:
             agreement.launching = True
-        if self._counts is not None:
-            self._counts.replay_begin()
+        if (counts := self._counts) is not None:
+            counts.replay_begin()
         if self._ring is not None:
-            verdict = self.last_verdict
-            replays = verdict is not None and verdict.action <= _PAD
-            self._begun = _REPLAY_BEGIN if replays else _EAGER_BEGIN
+            self._begun = _REPLAY_BEGIN if self._replays else _EAGER_BEGIN
             self._ring.mark(self._begun)
 
     def launched(self) -> None:
@@ -176,8 +204,8 @@ class ModelGuard:
         if self._ring is not None:
             # An end has the number after its beginning.
             self._ring.mark(self._begun + 1)
-        if self._counts is not None:
-            self._counts.replay_end()
+        if (counts := self._counts) is not None:
+            counts.replay_end()
         for agreement in self._agreements:
             agreement.launching = False
 
@@ -226,9 +254,15 @@ class ModelGuard:
             f"{verdict.reason.explanation}"
         )
 
-    def _observe(self, verdict: Verdict, graph: int | None, batch: BatchDescriptor) -> None:
+    def _observe(
+        self,
+        verdict: Verdict,
+        graph: int | None,
+        batch: BatchDescriptor,
+        agreed: Sequence[AgreedSteps],
+    ) -> None:
         try:
-            for steps in self._agreed:
+            for steps in agreed:
                 steps.observe(graph, verdict.reason, batch)
         except Exception as error:  # noqa: BLE001 - nothing of this may reach the engine
             self.say_once("ledger", f"{self.key} {batch}: ranks are not compared: {error}")
@@ -330,6 +364,20 @@ class ModelGuard:
                 batch=signature.batch,
                 detail=len(signature.collectives),
             )
+
+
+class _LeftOut(NamedTuple):
+    """Stands for the graphs of a model that is not run."""
+
+    key: GraphKey
+    signatures: tuple[Signature, ...] = ()
+
+
+def _leaving_out(key: GraphKey, agreement: Agreement, box: BlackBox | None) -> AgreedSteps:
+    from graphguard.agreed_steps import AgreedSteps
+
+    graphs = _LeftOut(GraphKey(key.role, key.mode, "left out"))
+    return AgreedSteps(agreement, graphs, box, fits=_never, runs_eagerly=False, vote_seconds=None)
 
 
 def _never(graph: int, batch: BatchDescriptor, inputs: object) -> None:

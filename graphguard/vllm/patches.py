@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 Function = Callable[..., Any]
@@ -55,9 +56,23 @@ def wrap(owner: Any, name: str, make: Make) -> bool:  # noqa: ANN401 - a class o
     return True
 
 
+@contextmanager
+def wrapped_inside() -> Iterator[None]:
+    """Take away, on leaving, every wrapper that was put in place inside."""
+    before = len(_patches)
+    try:
+        yield
+    finally:
+        _unwrap(before)
+
+
 def unwrap_all() -> None:
     """Take every wrapper away again, the last one first. For tests."""
-    while _patches:
+    _unwrap(0)
+
+
+def _unwrap(keep: int) -> None:
+    while len(_patches) > keep:
         patch = _patches.pop()
         if patch.inherited:
             delattr(patch.owner, patch.name)

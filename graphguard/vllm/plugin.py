@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from graphguard import environment
 from graphguard.environment import Mode
+from graphguard.errors import ConfigurationError
 from graphguard.log import logger
 from graphguard.version import __version__
 from graphguard.vllm import armed
@@ -18,6 +19,12 @@ from graphguard.vllm.logs import speak_as_vllm
 
 RUNNER_V1 = "vllm.v1.worker.gpu_model_runner"
 PROPOSER_V1 = "vllm.v1.spec_decode.llm_base_proposer"
+RUNNER_V2 = "vllm.v1.worker.gpu.model_runner"
+SPECULATORS_V2 = tuple(
+    f"vllm.v1.worker.gpu.spec_decode.{name}.speculator"
+    for name in ("eagle", "autoregressive", "target_dependent_ar", "multi_module_mtp")
+)
+BREAKABLE = "vllm.compilation.breakable_cudagraph"
 WORKERS = ("vllm.v1.worker.gpu_worker", "vllm.v1.worker.cpu_worker")
 
 
@@ -34,8 +41,13 @@ def register() -> None:
     if options.mode is Mode.OFF:
         logger().info("graphguard %s: vLLM is not guarded (%s=off)", __version__, _MODE)
         return
+    _expose_metrics()
     after_import(RUNNER_V1, _arm_target_v1)
     after_import(PROPOSER_V1, _arm_drafter_v1)
+    after_import(RUNNER_V2, _arm_target_v2)
+    for module in SPECULATORS_V2:
+        after_import(module, _arm_drafter_v2)
+    after_import(BREAKABLE, _arm_breakable)
     for module in WORKERS:
         after_import(module, _arm_workers)
     logger().info(
@@ -49,14 +61,28 @@ def register() -> None:
 _MODE = environment.MODE.name
 
 
+def _expose_metrics() -> None:
+    """Let this process show the metrics of all, if it is the one that serves them."""
+    from graphguard.metrics import expose_in_this_process
+
+    try:
+        expose_in_this_process()
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - vLLM must start without us
+        logger().warning("graphguard's metrics are not shown: %r", error)
+
+
 def _arm_target_v1() -> None:
     def install() -> None:
-        from graphguard.vllm import collectives, runner_v1
+        from graphguard.vllm import runner_v1, uniform_graphs
         from graphguard.vllm.worker_guard import worker_guard
 
-        collectives.install()
+        if environment.uniform_graphs_wanted() and (reasons := uniform_graphs.install()):
+            armed.not_armed("uniform-graphs", reasons)
+        # Above the second family of graphs: what that chooses is checked like any other choice.
         runner_v1.install()
-        worker_guard().cover(runner_v1.take_captures)
+        worker_guard().cover(runner_v1.take_captures, RUNNER_V1)
 
     _arm(("v1-target", "collectives"), install)
 
@@ -67,9 +93,41 @@ def _arm_drafter_v1() -> None:
         from graphguard.vllm.worker_guard import worker_guard
 
         drafter_v1.install()
-        worker_guard().cover(drafter_v1.take_captures)
+        worker_guard().cover(drafter_v1.take_captures, RUNNER_V1)
 
     _arm(("v1-drafter",), install)
+
+
+def _arm_target_v2() -> None:
+    def install() -> None:
+        from graphguard.vllm import runner_v2
+        from graphguard.vllm.worker_guard import worker_guard
+
+        runner_v2.install()
+        worker_guard().cover(runner_v2.take_captures, RUNNER_V2)
+
+    _arm(("v2-target", "collectives"), install)
+
+
+def _arm_drafter_v2() -> None:
+    def install() -> None:
+        from graphguard.vllm import drafter_v2
+        from graphguard.vllm.worker_guard import worker_guard
+
+        drafter_v2.install()
+        worker_guard().cover(drafter_v2.take_captures, RUNNER_V2)
+
+    # What its first pass runs is what the target ran.
+    _arm(("v2-drafter", "v2-target"), install)
+
+
+def _arm_breakable() -> None:
+    def install() -> None:
+        from graphguard.vllm import breakable
+
+        breakable.install()
+
+    _arm(("breakable",), install)
 
 
 def _arm_workers() -> None:

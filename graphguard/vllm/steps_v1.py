@@ -7,7 +7,7 @@ everything that vLLM derives from its choice (padding, metadata, buffers) follow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 from graphguard.batch import BatchDescriptor
@@ -23,6 +23,9 @@ from graphguard.vllm.padding_views import Extent, V1Metadata
 
 Dispatch = Callable[..., tuple[Any, Any]]
 """vLLM's own ``dispatch``, bound to its dispatcher: returns mode and descriptor."""
+
+Sizes = tuple[int, int | None, int]
+"""Tokens, requests and LoRAs of a graph."""
 
 _PAD = Action.PAD
 _ADOPTED = Reason.ADOPTED
@@ -48,9 +51,11 @@ class StepsV1:
         self.pending: BatchDescriptor | None = None
         self.padded: Extent | None = None
         self._options = options
-        self._graphs: dict[str, dict[Hashable, int]] = {_FULL: {}, _PIECEWISE: {}}
+        self._graphs: dict[str, dict[Sizes, int]] = {_FULL: {}, _PIECEWISE: {}}
         self._batches: dict[tuple[int, int, int, int], BatchDescriptor] = {}
         self._modes: dict[str, Any] = {}
+        self._full: Any = None
+        self._piecewise: Any = None
         self._metadata: V1Metadata | None = None
         self._samples = PaddingSamples()
 
@@ -62,13 +67,14 @@ class StepsV1:
             modes: vLLM's enum of graph modes.
         """
         self._modes = {name: modes[name] for name in (_FULL, _PIECEWISE, _NONE)}
+        self._full, self._piecewise = modes[_FULL], modes[_PIECEWISE]
         for choice in captures.choices:
-            graphs = self._graphs[choice.mode]
-            if choice.descriptor not in graphs:
+            graphs, sizes = self._graphs[choice.mode], _sizes(choice.descriptor)
+            if sizes not in graphs:
                 batch = batch_captured_for(choice)
                 key = key_of(self.guard.key.role, choice, batch)
                 signature = captures.signature(choice, key, batch)
-                graphs[choice.descriptor] = self.guard.add(signature, choice)
+                graphs[sizes] = self.guard.add(signature, choice)
 
     def batch(self, num_reqs: int, query_len: int, num_tokens: int, phase: int) -> BatchDescriptor:
         """Return the descriptor of a batch; making one takes longer than a check."""
@@ -88,11 +94,16 @@ class StepsV1:
         assert batch is not None  # noqa: S101 - the caller has asked
         chosen = original(*args, **kwargs)
         guard = self.guard
-        by_descriptor = self._graphs.get(chosen[0].name)
-        graph = None if by_descriptor is None else by_descriptor.get(chosen[1])
+        mode = chosen[0]
+        if mode is self._full:
+            graph = self._graphs[_FULL].get(_sizes(chosen[1]))
+        elif mode is self._piecewise:
+            graph = self._graphs[_PIECEWISE].get(_sizes(chosen[1]))
+        else:
+            graph = None
         verdict = guard.check(graph, batch)
         if guard.enforces:
-            if self._refuses(graph, verdict, by_descriptor):
+            if self._refuses(graph, verdict, mode):
                 chosen, graph, verdict = self._other(batch, chosen, verdict, original, args, kwargs)
                 guard.degraded(verdict)
         elif graph is not None and verdict.action > _PAD:
@@ -100,7 +111,8 @@ class StepsV1:
         agreed = guard.agree(verdict, graph, batch)
         if agreed.reason is _ADOPTED:
             chosen = self._adopted(agreed, original, args, kwargs)
-        self.padded = _extent(chosen, batch) if agreed.action is _PAD else None
+        padded = agreed.action is _PAD and chosen[0] is self._full
+        self.padded = _extent(chosen[1], batch) if padded else None
         return chosen
 
     def check_padding(self, runner: Any) -> None:  # noqa: ANN401 - vLLM's own
@@ -133,10 +145,10 @@ class StepsV1:
                 self._samples.take(self._metadata.tensors(extent, metadata))
         return findings
 
-    def _refuses(self, graph: int | None, verdict: Verdict, by_descriptor: object) -> bool:
+    def _refuses(self, graph: int | None, verdict: Verdict, mode: Any) -> bool:  # noqa: ANN401
         if graph is None:
             # vLLM chose no graph, or one that was not recorded.
-            return by_descriptor is not None
+            return mode is self._full or mode is self._piecewise
         if verdict.action is _PAD:
             return self._options.avoids_padding or graph in self.guard.quarantined
         return verdict.action > _PAD or graph in self.guard.quarantined
@@ -163,9 +175,9 @@ class StepsV1:
                 hint="GRAPHGUARD_ON_MISMATCH=degrade runs such steps without that graph",
             )
         graphs = self._graphs[_PIECEWISE]
-        if self._options.on_mismatch is not OnMismatch.EAGER and chosen[0].name == _FULL:
+        if self._options.on_mismatch is not OnMismatch.EAGER and chosen[0] is self._full:
             other = original(*args, **(kwargs | {"invalid_modes": {self._modes[_FULL]}}))
-            graph = graphs.get(other[1]) if other[0].name == _PIECEWISE else None
+            graph = graphs.get(_sizes(other[1])) if other[0] is self._piecewise else None
             if graph is not None and graph not in self.guard.quarantined:
                 found = self.guard.check(graph, batch)
                 if found.action <= _PAD:
@@ -174,7 +186,7 @@ class StepsV1:
         return eager, None, Verdict(Action.EAGER, why.reason)
 
     def _why(self, chosen: Any, verdict: Verdict) -> Verdict:  # noqa: ANN401 - vLLM's own
-        graph = self._graphs[chosen[0].name].get(chosen[1])
+        graph = self._graphs[chosen[0].name].get(_sizes(chosen[1]))
         if graph is not None and graph in self.guard.quarantined:
             return Verdict(Action.EAGER, Reason.QUARANTINED, graph)
         return verdict
@@ -193,10 +205,14 @@ class StepsV1:
         return self._modes[choice.mode], choice.descriptor
 
 
-def _extent(chosen: Any, batch: BatchDescriptor) -> Extent | None:  # noqa: ANN401 - vLLM's own
-    """Return how far a full graph is padded; a piecewise one has no metadata of its own."""
-    mode, descriptor = chosen
-    if mode.name != _FULL or not descriptor.num_reqs:
+def _sizes(descriptor: Any) -> Sizes:  # noqa: ANN401 - vLLM's own
+    """Return what tells the graphs of a mode apart: hashing the descriptor takes twice as long."""
+    return descriptor.num_tokens, descriptor.num_reqs, descriptor.num_active_loras
+
+
+def _extent(descriptor: Any, batch: BatchDescriptor) -> Extent | None:  # noqa: ANN401 - vLLM's own
+    """Return how far a full graph is padded."""
+    if not descriptor.num_reqs:
         return None
     query_len = batch.query_len if descriptor.uniform else 0
     return Extent(

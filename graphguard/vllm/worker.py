@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import msgspec
+
 from graphguard import environment
 from graphguard.session import process_rank
 from graphguard.version import __version__
@@ -36,8 +38,28 @@ class GuardedWorker:
             "pid": os.getpid(),
             "sealed": worker.sealed,
             "models": [_model(steps.guard) for steps in worker.models],
+            "findings": [msgspec.to_builtins(finding) for finding in worker.findings],
             **armed.report(),
         }
+
+    def graphguard_recapture(self, role: str, graph: int) -> str:
+        """Capture a graph again. Call it on all workers while no request runs.
+
+        It may move memory that other graphs have baked in: read vLLM's reasons for capturing at
+        start-up only before you do.
+
+        Args:
+            role: ``target`` or ``drafter``.
+            graph: Its place among the graphs of ``graphguard_report``.
+
+        Returns:
+            What was captured, in words.
+        """
+        from graphguard.vllm.recapture_v1 import recapture
+        from graphguard.vllm.worker_guard import worker_guard
+
+        runner: Any = self.model_runner  # type: ignore[attr-defined]  # vLLM's worker has it
+        return recapture(runner, worker_guard(), role, graph)
 
     def graphguard_quarantine(self, role: str, graph: int) -> int | None:
         """Let no rank use a graph any more. Call it on all workers; the first one announces it.

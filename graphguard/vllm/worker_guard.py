@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graphguard import environment
 from graphguard.batch import BatchDescriptor
@@ -18,9 +18,18 @@ from graphguard.vllm.options import Options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from graphguard.vllm.steps_v1 import StepsV1
+    from graphguard.vllm.startup import StartupFinding
 
     TakeCaptures = Callable[[Any, "WorkerGuard"], None]
+    MakeSteps = Callable[[str, Options, Session], "Steps"]
+
+
+class Steps(Protocol):
+    """The steps of one model, on whichever generation of the runner."""
+
+    @property
+    def guard(self) -> ModelGuard:
+        """The guard of the model."""
 
 
 class WorkerGuard:
@@ -29,37 +38,47 @@ class WorkerGuard:
     Attributes:
         options: What the environment asks for.
         sealed: Whether the graphs of all ranks were compared; before that nothing is checked.
+        started: Whether they were at least once.
         in_step: Whether a step of the scheduler runs, and no dummy run.
         first_pass: In a proposer, whether its first pass is to come; None outside of it.
+        drafted: Whether the drafter has run in the step.
         batch: What the target ran last.
         target: The steps of the target, or None before there are graphs.
         drafter: The steps of the drafter, or None.
+        findings: What the audit at start-up found of the engine.
     """
 
     def __init__(self, options: Options, session: Session = default_session) -> None:
         self.options = options
         self.sealed = False
+        self.started = False
         self.in_step = False
         self.first_pass: bool | None = None
+        self.drafted = False
         self.batch: BatchDescriptor | None = None
-        self.target: StepsV1 | None = None
-        self.drafter: StepsV1 | None = None
+        # The hooks of a generation know what it has.
+        self.target: Any = None
+        self.drafter: Any = None
+        self.findings: list[StartupFinding] = []
         self._session = session
-        self._take: list[TakeCaptures] = []
+        self._take: dict[TakeCaptures, str] = {}
         self._refusal: Exception | None = None
 
-    def cover(self, take: TakeCaptures) -> None:
-        """Let a part of the plugin take its captures before ranks are compared."""
-        if take not in self._take:
-            self._take.append(take)
+    def cover(self, take: TakeCaptures, runners: str = "") -> None:
+        """Let a part of the plugin take its captures before ranks are compared.
 
-    def steps(self, role: str) -> StepsV1:
-        """Return the steps of a role, made if they are new."""
-        from graphguard.vllm.steps_v1 import StepsV1
+        Args:
+            take: Takes them from a runner.
+            runners: The module of vLLM whose runners have them, if not all do: a process may load
+                both generations, and has a runner of one.
+        """
+        self._take[take] = runners
 
-        steps: StepsV1 | None = getattr(self, role)
+    def steps(self, role: str, make: MakeSteps | None = None) -> Any:  # noqa: ANN401 - see target
+        """Return the steps of a role, made if they are new: those of V1 where not told how."""
+        steps: Steps | None = getattr(self, role)
         if steps is None:
-            steps = StepsV1(ModelGuard(role, self.options.mode, self._session), self.options)
+            steps = (make or _steps_v1)(role, self.options, self._session)
             setattr(self, role, steps)
         return steps
 
@@ -78,7 +97,7 @@ class WorkerGuard:
         """
         if self._refusal is not None:
             raise self._refusal.with_traceback(None)
-        self.sealed = True
+        self.sealed = self.started = True
         try:
             self._seal(runner)
         except Exception as error:
@@ -89,7 +108,7 @@ class WorkerGuard:
             self.target = self.drafter = None
 
     @property
-    def models(self) -> list[StepsV1]:
+    def models(self) -> list[Steps]:
         """The models that have steps, the target first."""
         return [steps for steps in (self.target, self.drafter) if steps is not None]
 
@@ -103,16 +122,36 @@ class WorkerGuard:
                 hint="this is a fault of graphguard; run with GRAPHGUARD_MODE=observe and report "
                 "it",
             )
-        for take in self._take:
-            take(runner, self)
+        modules = {generation.__module__ for generation in type(runner).__mro__}
+        for take, runners in self._take.items():
+            if not runners or runners in modules:
+                take(runner, self)
+        self._audit(runner)
         box = process_box()
-        agreements = groups.agreements(self.options.mode)
         for steps in self.models:
-            steps.guard.seal(agreements, box)
+            role = steps.guard.key.role
+            steps.guard.seal(groups.agreements(self.options.mode, role), box)
         self._session.mode = self.options.mode
         if environment.directory() is not None:
             logger().info("manifest written to %s", self._session.write_manifest())
         logger().info("%s", self.line())
+
+    def _audit(self, runner: Any) -> None:  # noqa: ANN401 - vLLM's own
+        """Look for what is known to have done harm; that is told, and changes nothing."""
+        from graphguard.vllm.startup import Severity, audit_engine
+        from graphguard.vllm.startup.reading import engine_facts
+
+        try:
+            found = audit_engine(engine_facts(runner.vllm_config, runner))
+        except Exception as error:  # noqa: BLE001 - a hint that is lost is no reason not to serve
+            logger().warning("the engine is not audited: %r", error)
+            return
+        # Every rank sees the same, but for numbers; one of them says it.
+        for finding in found if process_rank()[0] == 0 else ():
+            if finding not in self.findings:
+                say = logger().info if finding.severity is Severity.NOTE else logger().warning
+                say("start-up: %s", finding)
+        self.findings = found
 
     def line(self) -> str:
         """Say in one line what is guarded, with which ranks it is compared, and what is not."""
@@ -127,6 +166,12 @@ class WorkerGuard:
             f"rank {rank} is guarded (graphguard {__version__}, mode {self.options.mode}, hooks "
             f"{hooks}): {models}; {ranks}{f'; {absent}' if absent else ''}"
         )
+
+
+def _steps_v1(role: str, options: Options, session: Session) -> Steps:
+    from graphguard.vllm.steps_v1 import StepsV1
+
+    return StepsV1(ModelGuard(role, options.mode, session), options)
 
 
 def _in_words(guard: ModelGuard) -> str:

@@ -131,6 +131,29 @@ def test_a_capture_in_inference_mode_is_replayed_outside_of_it() -> None:
     assert torch.equal(result.clone(), torch.full((3,), 3.0))
 
 
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda x: x.to(torch.float64),
+        lambda x: x.t().reshape(-1),
+        lambda x: x.t().contiguous(),
+        lambda x: torch.nn.functional.linear(x, torch.eye(2)),
+    ],
+    ids=["to", "reshape", "contiguous", "linear"],
+)
+def test_an_operator_made_of_others_is_recorded_in_inference_mode_too(
+    convert: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    # It reaches the capture whole there. Its schema says that it may return a view.
+    x = torch.zeros(3, 2)
+    with torch.inference_mode():
+        graph, result = captured(convert, x)
+    x.copy_(torch.arange(6).view(3, 2))
+    graph.replay()
+
+    assert torch.equal(result.clone(), convert(x))
+
+
 class Doubling(TorchFunctionMode):
     """Changes what an addition does, as a mode of the program might."""
 

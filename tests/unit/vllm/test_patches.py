@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from graphguard.vllm.patches import unwrap_all, wrap
+from graphguard.vllm.patches import unwrap_all, wrap, wrapped_inside
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +97,17 @@ def test_all_wrappers_can_be_taken_away() -> None:
 
     assert (vars(Engine)["say"], vars(Engine)["name"]) == original
     assert wrap(Engine, "say", louder)
+
+
+def test_what_is_wrapped_for_a_while_is_as_before_afterwards() -> None:
+    wrap(Engine, "name", louder)
+
+    with wrapped_inside():
+        wrap(Engine, "say", louder)
+        assert Engine().say("go") == "GO!"
+
+    assert Engine().say("go") == "go!"
+    assert Engine.name() == "ENGINE"
 
 
 def test_what_is_not_there_is_an_error() -> None:

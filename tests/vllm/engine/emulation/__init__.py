@@ -1,0 +1,1 @@
+"""The general plugin of vLLM that makes its CPU engine capture and replay emulated graphs."""

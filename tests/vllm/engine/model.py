@@ -1,0 +1,106 @@
+"""The tiny model with an MTP head: weights and tokenizer, made by code.
+
+The weights are a checkpoint and not ``load_format="dummy"``: dummy weights are all so small that
+every logit is a near tie, and they are the same on both ranks, so that an all-reduce left out would
+hardly show. These are drawn from one seed, each rank loads its own part, attention and MLP weigh
+as much as the embedding, and a token's most likely follower is one that the drafter can guess, so
+that drafts are accepted in some steps and rejected in others.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+CONFIG = Path(__file__).with_name("tiny-mtp.json")
+VOCABULARY = 512
+_SEED = 20_261_121
+_HIDDEN = 256
+_INTERMEDIATE = 128
+_HEAD = 64
+_LAYERS = 2
+# Powers that were tried out: how much of the residual stream is attention, and MLP.
+_ATTENTION = 5.0
+_MLP = 3.0
+
+Weights = dict[str, torch.Tensor]
+
+
+def write(directory: Path) -> Path:
+    """Write configuration, weights and tokenizer into a directory that vLLM can load."""
+    from safetensors.torch import save_file  # type: ignore[import-not-found]
+
+    directory.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(CONFIG, directory / "config.json")
+    save_file(_weights(), directory / "model.safetensors", metadata={"format": "pt"})
+    _write_tokenizer(directory)
+    return directory
+
+
+def _weights() -> Weights:
+    generator = torch.Generator().manual_seed(_SEED)
+
+    def normal(*shape: int, scale: float) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator) * scale
+
+    embedding = normal(VOCABULARY, _HIDDEN, scale=1.0)
+    follower = torch.randperm(VOCABULARY, generator=generator)
+    head = torch.empty_like(embedding)
+    head[follower] = embedding / _HIDDEN**0.5
+    weights = {
+        "model.embed_tokens.weight": embedding,
+        "model.norm.weight": torch.ones(_HIDDEN),
+        "lm_head.weight": head,
+    }
+    for layer in range(_LAYERS):
+        weights |= dict(_block(f"model.layers.{layer}", generator))
+    mtp = "model.mtp_layers.0"
+    weights |= dict(_block(mtp, generator, scale=0.2))
+    for name in ("token_layernorm", "hidden_layernorm", "final_layernorm"):
+        weights[f"{mtp}.{name}.weight"] = torch.ones(_HIDDEN)
+    identity = torch.eye(_HIDDEN)
+    weights[f"{mtp}.input_proj.weight"] = torch.cat([0.2 * identity, identity], dim=1)
+    return {name: weight.to(torch.bfloat16).contiguous() for name, weight in weights.items()}
+
+
+def _block(
+    prefix: str, generator: torch.Generator, scale: float = 1.0
+) -> Iterator[tuple[str, torch.Tensor]]:
+    def normal(rows: int, columns: int, power: float) -> torch.Tensor:
+        scale: float = power / columns**0.5
+        return torch.randn(rows, columns, generator=generator) * scale
+
+    queries, keys = 4 * _HEAD, 2 * _HEAD
+    for name, rows in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys)):
+        yield f"{prefix}.self_attn.{name}.weight", normal(rows, _HIDDEN, 1.0)
+        yield f"{prefix}.self_attn.{name}.bias", torch.randn(rows, generator=generator) * 0.1
+    yield f"{prefix}.self_attn.o_proj.weight", normal(_HIDDEN, queries, scale * _ATTENTION)
+    yield f"{prefix}.mlp.gate_proj.weight", normal(_INTERMEDIATE, _HIDDEN, 1.0)
+    yield f"{prefix}.mlp.up_proj.weight", normal(_INTERMEDIATE, _HIDDEN, 1.0)
+    yield f"{prefix}.mlp.down_proj.weight", normal(_HIDDEN, _INTERMEDIATE, scale * _MLP)
+    for name in ("input_layernorm", "post_attention_layernorm"):
+        yield f"{prefix}.{name}.weight", torch.ones(_HIDDEN)
+
+
+def _write_tokenizer(directory: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(
+        models.WordLevel(
+            {f"t{number}": number for number in range(VOCABULARY)},
+            unk_token="t0",  # noqa: S106 - a word, not a password
+        )
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": "t0",
+        "bos_token": "t1",
+        "eos_token": "t2",
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
