@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CMAKE_ARGS += -DGRAPHGUARD_WERROR=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test vllm vllm-env lint format typecheck bench models faults soak kill fuzz gpu \
+.PHONY: help install demo test vllm vllm-env lint format typecheck bench bench-vllm models faults soak kill fuzz gpu \
   matrix clean
 
 help: ## List the targets
@@ -70,6 +70,10 @@ bench: $(INSTALLED) ## Run the benchmarks; the figures go to docs/performance.md
 	mkdir -p build
 	$(BIN)/python -m pytest benchmarks --benchmark-json=build/benchmark.json
 	$(BIN)/python -m benchmarks.report build/benchmark.json docs/performance.md
+
+bench-vllm: $(VLLM_INSTALLED) ## Measure what the plugin adds to vLLM's dispatch, and to its throughput
+	$(VLLM_BIN)/python -m benchmarks.vllm_dispatch
+	$(VLLM_BIN)/python -m benchmarks.vllm_throughput
 
 models: $(INSTALLED) ## Check the models of the ledger's protocol; needs spin
 	$(BIN)/python models/check.py

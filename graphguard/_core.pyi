@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from mmap import mmap
-from typing import Any
 
 from graphguard.verdict import Verdict
 
@@ -15,7 +14,7 @@ MAX_RANK: int
 def noop(a: int, b: int, c: int, d: int, e: int, /) -> None:
     """Do nothing: the baseline that the benchmarks measure a check against."""
 
-def phase_of(computed: Any, prompts: Any, num_reqs: int, /) -> int:
+def phase_of(computed: object, prompts: object, num_reqs: int, /) -> int:
     """Return the phase of a batch.
 
     Args:

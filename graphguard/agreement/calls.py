@@ -5,7 +5,7 @@ Digests say that graphs differ, not in what. So each rank posts its calls of a f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import msgspec

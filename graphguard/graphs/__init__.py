@@ -94,14 +94,15 @@ def measured_memory(report: Callable[[int], None]) -> Iterator[None]:
 
 def _room_of(graph: Graph, default: Any = ...) -> Any:  # noqa: ANN401 - a module of this package
     _torch()
+    # There is no emulated graph before its module is loaded. It is asked for first: one may stand
+    # in for torch's class.
+    emulated = sys.modules.get("graphguard.graphs.emulated")
+    if emulated is not None and isinstance(graph, emulated.EmulatedGraph):
+        return emulated
     from graphguard.graphs import torch_cuda
 
     if torch_cuda.owns(graph):
         return torch_cuda
-    from graphguard.graphs import emulated
-
-    if isinstance(graph, emulated.EmulatedGraph):
-        return emulated
     if default is ...:
         raise ConfigurationError(
             f"graphguard does not know how to capture into a {type(graph).__qualname__}",

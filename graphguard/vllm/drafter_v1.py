@@ -13,12 +13,17 @@ from graphguard.vllm.worker_guard import WorkerGuard, worker_guard
 def install() -> None:
     """Put the hooks in place. Called again, it does nothing."""
     from vllm.v1.spec_decode.llm_base_proposer import SpecDecodeBaseProposer
-    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-    wrap(GPUModelRunner, "sample_tokens", _sample_tokens)
     wrap(SpecDecodeBaseProposer, "dummy_run", _dummy_run)
     wrap(SpecDecodeBaseProposer, "propose", _propose)
     wrap(SpecDecodeBaseProposer, "_determine_batch_execution_and_padding", _determine)
+
+
+def install_in_runner() -> None:
+    """Put the hook in place that sees a drafter which is not run. The runner must be imported."""
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    wrap(GPUModelRunner, "sample_tokens", _sample_tokens)
 
 
 def take_captures(runner: Any, worker: WorkerGuard) -> None:  # noqa: ANN401 - vLLM's own

@@ -75,13 +75,15 @@ def _expose_metrics() -> None:
 
 def _arm_target_v1() -> None:
     def install() -> None:
-        from graphguard.vllm import runner_v1, uniform_graphs
+        from graphguard.vllm import drafter_v1, runner_v1, uniform_graphs
         from graphguard.vllm.worker_guard import worker_guard
 
         if environment.uniform_graphs_wanted() and (reasons := uniform_graphs.install()):
             armed.not_armed("uniform-graphs", reasons)
         # Above the second family of graphs: what that chooses is checked like any other choice.
         runner_v1.install()
+        # The proposer is imported while the runner still is, so not with its other hooks.
+        drafter_v1.install_in_runner()
         worker_guard().cover(runner_v1.take_captures, RUNNER_V1)
 
     _arm(("v1-target", "collectives"), install)

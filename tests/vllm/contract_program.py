@@ -26,7 +26,7 @@ MOMENTS = {
         "collectives",
         "uniform-graphs",
     ),
-    "vllm.v1.worker.gpu.model_runner": ("v2-target", "v2-drafter", "v2-padding"),
+    "vllm.v1.worker.gpu.model_runner": ("v2-target", "v2-padding"),
     **{
         f"vllm.v1.worker.gpu.spec_decode.{name}.speculator": ("v2-drafter", "v2-target")
         for name in ("eagle", "autoregressive", "target_dependent_ar", "multi_module_mtp")

@@ -66,3 +66,19 @@ def test_the_black_boxes_of_both_ranks_agree_on_every_step_of_all_bursts(
     assert summary["first_difference"] is None
     assert summary["damaged"] == 0
     assert summary["divergences"] == 0
+
+
+def test_what_the_workers_have_checked_is_at_vllms_metrics(served: ServerRun) -> None:
+    lines = served.get("/metrics").splitlines()
+
+    for role in ("target", "drafter"):
+        for rank in RANKS:
+            checks = [
+                line
+                for line in lines
+                if line.startswith("graphguard_checks_total{")
+                and f'role="{role}"' in line
+                and f'rank="{rank}"' in line
+            ]
+            assert sum(float(line.rpartition(" ")[2]) for line in checks) > 0
+    assert any(line.startswith("vllm:") for line in lines)

@@ -32,7 +32,7 @@ Weights = dict[str, torch.Tensor]
 
 def write(directory: Path) -> Path:
     """Write configuration, weights and tokenizer into a directory that vLLM can load."""
-    from safetensors.torch import save_file  # type: ignore[import-not-found]
+    from safetensors.torch import save_file
 
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(CONFIG, directory / "config.json")
