@@ -59,11 +59,36 @@ class ObservedSteps:
             graph = verdict.graph
         else:
             graph, verdict = self._checked_choice(self._choose, batch)
-        if self._observes:
-            self._observe(verdict, graph, batch, inputs)
-        if graph is None:
-            return self._launcher.run_eagerly(verdict, batch)
-        return self._launcher.replay(graph, batch)
+        if not self._observes:
+            return self._launch(graph, verdict, batch)
+        # No failure of what follows may reach the program.
+        if self._checks_inputs:
+            verdict = self._checked_inputs(verdict, batch, inputs)
+        self.last_verdict = verdict
+        if verdict.action > _PAD:
+            self._tell_misfit(verdict, batch)
+        try:
+            group = self._group
+            if group is not None and group.steps is not None:
+                group.steps.observe(graph, verdict.reason, batch)
+            else:
+                self._records.check(verdict, batch)
+        except Exception as error:  # noqa: BLE001
+            self._tell_failure("ledger", f"{batch}: ranks are not compared: {error}")
+        if graph is not None:
+            return self._launcher.replay(graph, batch)
+        return self._launcher.run_eagerly(verdict, batch)
+
+    def _tell_misfit(self, verdict: Verdict, batch: BatchDescriptor) -> None:
+        self._fallbacks.say_once(verdict.reason, lambda: self._fallbacks.describe(verdict, batch))
+
+    def _tell_failure(self, topic: str, failure: str) -> None:
+        self._fallbacks.say_once(topic, lambda: f"{self._graphs.key} {failure}")
+
+    def _launch(self, graph: int | None, verdict: Verdict, batch: BatchDescriptor) -> Any:  # noqa: ANN401
+        if graph is not None:
+            return self._launcher.replay(graph, batch)
+        return self._launcher.run_eagerly(verdict, batch)
 
     def _checked_choice(self, choose: Choose, batch: BatchDescriptor) -> tuple[int | None, Verdict]:
         """Ask the program for a graph, and check the batch against what it chose."""
@@ -83,32 +108,13 @@ class ObservedSteps:
             )
         return graph
 
-    def _observe(
-        self,
-        verdict: Verdict,
-        graph: int | None,
-        batch: BatchDescriptor,
-        inputs: Mapping[str, Any] | None,
-    ) -> None:
-        """Check, publish and record a step. No failure of that may reach the program."""
+    def _checked_inputs(
+        self, verdict: Verdict, batch: BatchDescriptor, inputs: Mapping[str, Any] | None
+    ) -> Verdict:
         try:
-            if self._checks_inputs:
-                checked = self._inputs.check(verdict, inputs)
-                self._counts.overrule(verdict, checked)
-                verdict = checked
+            checked = self._inputs.check(verdict, inputs)
+            self._counts.overrule(verdict, checked)
         except Exception as error:  # noqa: BLE001
-            failure = f"{self._graphs.key} {batch}: inputs are not checked: {error}"
-            self._fallbacks.say_once("inputs", lambda: failure)
-        self.last_verdict = verdict
-        if verdict.action > _PAD:
-            self._fallbacks.say_once(
-                verdict.reason, lambda: self._fallbacks.describe(verdict, batch)
-            )
-        try:
-            if self._group is not None and self._group.steps is not None:
-                self._group.steps.observe(graph, verdict.reason, batch)
-            else:
-                self._records.check(verdict, batch)
-        except Exception as error:  # noqa: BLE001
-            failure = f"{self._graphs.key} {batch}: ranks are not compared: {error}"
-            self._fallbacks.say_once("ledger", lambda: failure)
+            self._tell_failure("inputs", f"{batch}: inputs are not checked: {error}")
+            return verdict
+        return checked

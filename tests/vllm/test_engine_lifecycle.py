@@ -56,7 +56,7 @@ def test_two_engines_on_one_machine_do_not_meet() -> None:
 
 def killed(run: EngineRun) -> str:
     """Kill a worker while requests run, and return what the engine printed until it ended."""
-    run.begin(PROMPTS, 400)
+    run.begin(PROMPTS, 1900)
     assert wait_until(lambda: run.step(0) > 20, 60)
     run.processes.kill(1)
     with pytest.raises(EngineFailed) as caught:

@@ -35,6 +35,7 @@ _SEGMENTS = (
     ),
     Expectation(module=_BREAKABLE, path="BreakableCUDAGraphCapture", sets=("segments",)),
     Expectation(module=_BREAKABLE, path="BreakableCUDAGraphCapture.add_eager", begins_with=("fn",)),
+    Expectation(module=_BREAKABLE, path="BreakableCUDAGraphCapture.add_eager", begins_with=("fn",)),
     Expectation(module=_BREAKABLE, path="is_breakable_cudagraph_enabled"),
 )
 

@@ -109,6 +109,8 @@ _RUNNER_STEPS = (
         uses=("cudagraph_manager", "speculator", "capture"),
     ),
     Expectation(module=_RUNNER, path="GPUModelRunner.initialize_kv_cache"),
+    # Around every run of the model that is no full graph.
+    Expectation(module=_RUNNER, path="set_forward_context"),
     # What tells a prefill from a decode before the step is dispatched, without asking the GPU.
     Expectation(
         module=_V2 + "states",

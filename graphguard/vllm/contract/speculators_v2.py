@@ -29,6 +29,7 @@ def _speculator(module: str, name: str, prefill: str) -> tuple[Expectation, ...]
             uses=("dispatch_cg_and_sync_dp", "prefill_cudagraph_manager", "run_fullgraph"),
         ),
         *_called_by_name(module),
+        Expectation(module=module, path="set_forward_context"),
         Expectation(
             module=module, path=f"{name}.{prefill}", begins_with=("num_reqs", "num_tokens")
         ),
