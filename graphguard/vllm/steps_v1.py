@@ -150,7 +150,8 @@ class StepsV1:
             # vLLM chose no graph, or one that was not recorded.
             return mode is self._full or mode is self._piecewise
         if verdict.action is _PAD:
-            return self._options.avoids_padding or graph in self.guard.quarantined
+            avoided = self._options.avoids_padding and mode is self._full
+            return avoided or graph in self.guard.quarantined
         return verdict.action > _PAD or graph in self.guard.quarantined
 
     def _other(  # noqa: PLR0917 - what a dispatch has

@@ -98,6 +98,8 @@ def test_padded_replays_are_avoided_if_asked(dispatcher: Any) -> None:
 
     assert dispatched(made, dispatcher, 15, 2, Phase.DECODE) == ("PIECEWISE", 32)
     assert dispatched(made, dispatcher, 16, 2, Phase.DECODE) == ("FULL", 32)
+    # A piecewise graph reads no metadata of padded slots.
+    assert dispatched(made, dispatcher, 5, 5, Phase.MIXED) == ("PIECEWISE", 32)
 
 
 def test_a_graph_that_was_not_recorded_is_not_replayed(dispatcher: Any) -> None:
