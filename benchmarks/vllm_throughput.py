@@ -23,7 +23,7 @@ from tests.vllm.engine import EngineRun, engine
 
 MODES = ("off", "observe", "enforce")
 PROMPTS = [[3 + i] * (4 + i) for i in range(15)]
-TOKENS = 64
+TOKENS = 512
 
 
 def main() -> int:
