@@ -199,13 +199,16 @@ def test_a_served_engine_with_an_eager_drafter_gives_the_tokens_of_the_eager_eng
 def test_a_padded_slot_that_is_live_damages_the_request_whose_slot_it_is(
     graphs: Replayed,
 ) -> None:
+    """What it leaves in the cache may be NaN, which stays: requests that come later suffer too."""
     expected = graphs.outputs[0]
-    graphs.run.inject(Fault(kind=FaultKind.LIVE_PADDING, rank=0, num_reqs=15, num_tokens=30))
+    # In several steps: what one of them has damaged may be a rejected draft, which is written anew.
+    graphs.run.inject(
+        Fault(kind=FaultKind.LIVE_PADDING, rank=0, num_reqs=15, num_tokens=30, times=6)
+    )
 
     damaged = graphs.run.generate(PADDED, TOKENS)
 
     assert [now != was for now, was in zip(damaged, expected, strict=True)].count(True) == 1
-    assert graphs.run.generate(PADDED, TOKENS) == expected
 
 
 def test_a_rank_that_leaves_out_an_all_reduce_of_a_replay_hangs_the_engine(
