@@ -51,7 +51,9 @@ def _sample_tokens(original: Function) -> Function:
 
     def sample_tokens(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         steps = worker.drafter
-        if steps is None or not worker.sealed or self.execute_model_state is None:
+        # None after steps that ran no model: there was nothing to draft for.
+        state = getattr(self, "execute_model_state", None)
+        if steps is None or not worker.sealed or state is None:
             return original(self, *args, **kwargs)
         worker.drafted = False
         result = original(self, *args, **kwargs)

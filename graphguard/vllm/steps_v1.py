@@ -93,27 +93,52 @@ class StepsV1:
         batch, self.pending = self.pending, None
         assert batch is not None  # noqa: S101 - the caller has asked
         chosen = original(*args, **kwargs)
-        guard = self.guard
-        mode = chosen[0]
-        if mode is self._full:
-            graph = self._graphs[_FULL].get(_sizes(chosen[1]))
-        elif mode is self._piecewise:
-            graph = self._graphs[_PIECEWISE].get(_sizes(chosen[1]))
-        else:
-            graph = None
+        if self.guard.enforces:
+            return self._decide(batch, chosen, original, args, kwargs)
+        try:
+            self._observe(batch, chosen)
+        except Exception as error:  # noqa: BLE001 - nothing of this may reach the engine
+            self.guard.say_once("step", f"{self.guard.key} {batch} is not checked: {error!r}")
+        return chosen
+
+    def _observe(self, batch: BatchDescriptor, chosen: Any) -> None:  # noqa: ANN401 - vLLM's own
+        guard, graph = self.guard, self._graph_of(chosen)
         verdict = guard.check(graph, batch)
-        if guard.enforces:
-            if self._refuses(graph, verdict, mode):
-                chosen, graph, verdict = self._other(batch, chosen, verdict, original, args, kwargs)
-                guard.degraded(verdict)
-        elif graph is not None and verdict.action > _PAD:
+        if graph is not None and verdict.action > _PAD:
             guard.say_once(verdict.reason.name, guard.misfit(verdict, graph, batch))
+        guard.agree(verdict, graph, batch)
+        self._note_padding(verdict, chosen, batch)
+
+    def _decide(
+        self,
+        batch: BatchDescriptor,
+        chosen: Any,  # noqa: ANN401 - vLLM's own
+        original: Dispatch,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:  # noqa: ANN401 - vLLM's own
+        guard, graph = self.guard, self._graph_of(chosen)
+        verdict = guard.check(graph, batch)
+        if self._refuses(graph, verdict, chosen[0]):
+            chosen, graph, verdict = self._other(batch, chosen, verdict, original, args, kwargs)
+            guard.degraded(verdict)
         agreed = guard.agree(verdict, graph, batch)
         if agreed.reason is _ADOPTED:
             chosen = self._adopted(agreed, original, args, kwargs)
-        padded = agreed.action is _PAD and chosen[0] is self._full
-        self.padded = _extent(chosen[1], batch) if padded else None
+        self._note_padding(agreed, chosen, batch)
         return chosen
+
+    def _graph_of(self, chosen: Any) -> int | None:  # noqa: ANN401 - vLLM's own
+        mode = chosen[0]
+        if mode is self._full:
+            return self._graphs[_FULL].get(_sizes(chosen[1]))
+        if mode is self._piecewise:
+            return self._graphs[_PIECEWISE].get(_sizes(chosen[1]))
+        return None
+
+    def _note_padding(self, verdict: Verdict, chosen: Any, batch: BatchDescriptor) -> None:  # noqa: ANN401
+        padded = verdict.action is _PAD and chosen[0] is self._full
+        self.padded = _extent(chosen[1], batch) if padded else None
 
     def check_padding(self, runner: Any) -> None:  # noqa: ANN401 - vLLM's own
         """Look at the padded slots of the step, which vLLM has filled by now.
@@ -130,7 +155,15 @@ class StepsV1:
             self.guard.say_once("padding", f"padded slots are not checked: {error!r}")
             return
         if findings:
+            self._tell(findings)
+
+    def _tell(self, findings: list[PaddingFinding]) -> None:
+        try:
             self.guard.padding_breaks(findings)
+        except Exception as error:
+            if self.guard.enforces:
+                raise
+            self.guard.say_once("padding", f"{findings[0]} could not be recorded: {error!r}")
 
     def _padding_findings(self, runner: Any, extent: Extent) -> list[PaddingFinding]:  # noqa: ANN401
         from vllm.forward_context import get_forward_context

@@ -83,6 +83,21 @@ def test_observe_says_once_that_a_prefill_replays_the_verify_graph(
     ]
 
 
+def test_a_fault_of_the_guard_does_not_reach_the_engine_in_observe(
+    dispatcher: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no such thing")
+
+    made = dispatchers.steps(dispatcher, "observe")
+    monkeypatch.setattr(made.guard, "agree", broken)
+
+    with caplog.at_level(logging.WARNING, "graphguard"):
+        assert dispatched(made, dispatcher, 15, 2, Phase.DECODE) == ("FULL", 32)
+
+    assert "is not checked: RuntimeError('no such thing')" in caplog.text
+
+
 def test_mismatches_run_eagerly_or_are_refused_if_asked(dispatcher: Any) -> None:
     eagerly = dispatchers.steps(dispatcher, on_mismatch=OnMismatch.EAGER)
     refusing = dispatchers.steps(dispatcher, on_mismatch=OnMismatch.RAISE)
