@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from graphguard import BatchDescriptor
 from tests.faults.expected import NOTHING, End, Expected, Fault, Side, faults
 from tests.faults.job import PLAN, Job
@@ -9,6 +11,9 @@ from tests.faults.model import alone
 
 STEPS = 1100
 """More than the ledger has slots for each rank."""
+
+TOGETHER = 100
+"""How often the ranks that run ahead wait for each other, in steps. Nothing else would."""
 
 
 def runs_ahead(job: Job) -> None:
@@ -21,7 +26,14 @@ def runs_ahead(job: Job) -> None:
         job.fault()
         job.serve(["target 4x2"] * 4)
     else:
+        for step in range(TOGETHER, STEPS, TOGETHER):
+            job.before[step] = partial(_wait_for_the_others, job, step - 1)
         job.serve(["target 4x2"] * STEPS)
+
+
+def _wait_for_the_others(job: Job, step: int) -> None:
+    others = [rank for rank in job.others if rank != job.rank]
+    job.wait_until(lambda: all(job.passed(rank) >= step or job.has_ended(rank) for rank in others))
 
 
 def quarantines(job: Job) -> None:
