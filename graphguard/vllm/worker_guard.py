@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from graphguard import environment
-from graphguard.batch import BatchDescriptor
 from graphguard.environment import Mode
 from graphguard.errors import CaptureError
 from graphguard.log import logger
@@ -42,7 +41,7 @@ class WorkerGuard:
         in_step: Whether a step of the scheduler runs, and no dummy run.
         first_pass: In a proposer, whether its first pass is to come; None outside of it.
         drafted: Whether the drafter has run in the step.
-        batch: What the target ran last.
+        batch: What the target ran last, as the hooks of its generation keep it.
         target: The steps of the target, or None before there are graphs.
         drafter: The steps of the drafter, or None.
         findings: What the audit at start-up found of the engine.
@@ -55,7 +54,7 @@ class WorkerGuard:
         self.in_step = False
         self.first_pass: bool | None = None
         self.drafted = False
-        self.batch: BatchDescriptor | None = None
+        self.batch: Any = None
         # The hooks of a generation know what it has.
         self.target: Any = None
         self.drafter: Any = None
