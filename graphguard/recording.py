@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from graphguard.batch import BatchDescriptor
 from graphguard.errors import CaptureError, ConfigurationError
 from graphguard.graphs.tensors import input_specs, output_specs
 from graphguard.policy import parse_setting
+from graphguard.recorders.graph_nodes import watched_captures
 from graphguard.session import Session, default_session, process_rank
 from graphguard.signature import GraphKey, GraphMode, Signature
 
@@ -41,6 +43,7 @@ class Recording:
         self._signature: Signature | None = None
         self._recorder: CollectiveRecorder | None = None
         self._failure: Exception | None = None
+        self._watch = ExitStack()
         self._graph: graphs.Graph | None = None
         self._inputs: Mapping[str, Any] = {}
         self._outputs: object = None
@@ -79,6 +82,7 @@ class Recording:
     def __enter__(self) -> Recording:
         # Without torch there are no calls of torch.distributed to record.
         if "torch" in sys.modules:
+            self._watch.enter_context(watched_captures())
             try:
                 from graphguard.recorders.c10d import CollectiveRecorder
 
@@ -93,6 +97,7 @@ class Recording:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._watch.close()
         if self._recorder is not None:
             self._recorder.__exit__(kind, error, traceback)
         if error is not None:
@@ -121,6 +126,7 @@ class Recording:
             collectives=tuple(recorder.calls) if recorder is not None else (),
             graph_kind=graphs.kind_of(self._graph) if self._graph is not None else "",
             nodes=graphs.nodes_of(self._graph) if self._graph is not None else "",
+            graph_nodes=graphs.graph_nodes_of(self._graph) if self._graph is not None else (),
         )
 
 
