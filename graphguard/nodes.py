@@ -34,7 +34,7 @@ _NO_SIZES = encode(())
 _EXTENT = b"li%dei%dei%dee"
 
 
-class GraphNode(msgspec.Struct, frozen=True, omit_defaults=True):
+class GraphNode(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Nodes of a graph that are alike.
 
     Attributes:
