@@ -20,6 +20,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         "GRAPHGUARD_ON_MISMATCH",
         "GRAPHGUARD_PADDED",
         "GRAPHGUARD_UNIFORM_GRAPHS",
+        "GRAPHGUARD_CUDA_DRIVER",
         "RANK",
         "WORLD_SIZE",
         "NO_COLOR",

@@ -118,7 +118,7 @@ def test_looking_leaves_the_graph_as_it_is(x: torch.Tensor, session: Session) ->
 
 
 def test_two_ranks_on_one_device_have_nccl_s_kernels(tmp_path: Path) -> None:
-    version = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
+    version = torch.cuda.nccl.version()
     if version < (2, 30):
         pytest.skip(f"NCCL {version} takes no two ranks on one device; 2.30 is the first")
     results = run(
