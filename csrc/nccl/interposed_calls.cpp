@@ -5,7 +5,7 @@
 #include "cuda/driver.h"
 #include "nccl/call_log.h"
 #include "nccl/call_words.h"
-#include "nccl/communicators.h"
+#include "nccl/known_communicators.h"
 #include "nccl/interposed_thread.h"
 #include "nccl/nccl_types.h"
 #include "nccl/slots.h"
@@ -50,7 +50,7 @@ Membership asked_of_nccl(Communicator communicator) noexcept {
 }
 
 Membership membership_of(Communicator communicator) noexcept {
-    Membership membership = communicators().find(communicator).value_or(Membership{});
+    Membership membership = known_communicators().find(communicator).value_or(Membership{});
     if (membership.num_ranks == 0 && communicator != nullptr) {
         const std::uint64_t hash = membership.hash;
         membership = asked_of_nccl(communicator);

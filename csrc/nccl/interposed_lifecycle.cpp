@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "nccl/communicators.h"
+#include "nccl/known_communicators.h"
 #include "nccl/interposed_thread.h"
 #include "nccl/nccl_types.h"
 #include "nccl/slots.h"
@@ -69,7 +69,7 @@ Result make_all(Slot& slot, Communicator* places, int count, const int* devices)
 
 Result end_communicator(Slot& slot, Communicator communicator) noexcept {
     // Before NCCL frees it: another thread may be given the same address.
-    communicators().forget(communicator);
+    known_communicators().forget(communicator);
     const Passage passage;
     return call(slot, communicator);
 }
@@ -94,7 +94,7 @@ Result init_rank_scalable(Slot& slot, Communicator* place, int num_ranks, int ra
 
 Result split(Slot& slot, Communicator parent, int color, int key, Communicator* place,
              Config* config) noexcept {
-    const std::uint64_t hash = communicators().next_child_hash(parent, color);
+    const std::uint64_t hash = known_communicators().next_child_hash(parent, color);
     // Which rank it is in the child depends on the other ranks' keys; NCCL is asked later.
     return make_communicator(place, {hash, -1, 0},
                              [&] { return call(slot, parent, color, key, place, config); });
@@ -105,7 +105,7 @@ constexpr std::int64_t kShrunk = std::int64_t{1} << 32;
 
 Result shrink(Slot& slot, Communicator parent, int* excluded, int num_excluded, Communicator* place,
               Config* config, int flags) noexcept {
-    const std::uint64_t hash = communicators().next_child_hash(parent, kShrunk + num_excluded);
+    const std::uint64_t hash = known_communicators().next_child_hash(parent, kShrunk + num_excluded);
     return make_communicator(place, {hash, -1, 0}, [&] {
         return call(slot, parent, excluded, num_excluded, place, config, flags);
     });

@@ -28,7 +28,7 @@ void InterposedThread::group_ended(bool launched) noexcept {
         for (const CallRecord& record : calls_) call_log().append(record);
         for (const PendingCommunicator& pending : communicators_) {
             if (*pending.place != nullptr) {
-                nccl::communicators().know(*pending.place, pending.membership);
+                nccl::known_communicators().know(*pending.place, pending.membership);
             }
         }
     }
@@ -55,7 +55,7 @@ void InterposedThread::call(CallRecord record) noexcept {
 void InterposedThread::communicator(Communicator* place, const Membership& membership) noexcept {
     if (place == nullptr) return;
     if (*place != nullptr) {
-        nccl::communicators().know(*place, membership);
+        nccl::known_communicators().know(*place, membership);
     } else if (depth_ != 0) {
         try {
             communicators_.push_back({place, membership});

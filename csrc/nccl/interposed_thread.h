@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "nccl/call_record.h"
-#include "nccl/communicators.h"
+#include "nccl/known_communicators.h"
 
 namespace graphguard::nccl {
 

@@ -1,4 +1,4 @@
-#include "nccl/communicators.h"
+#include "nccl/known_communicators.h"
 
 #include <new>
 
@@ -20,26 +20,26 @@ std::uint64_t fold(std::uint64_t hash, const void* bytes, std::size_t size) noex
 
 }  // namespace
 
-void Communicators::know(Communicator communicator, const Membership& membership) noexcept try {
+void KnownCommunicators::know(Communicator communicator, const Membership& membership) noexcept try {
     const std::lock_guard<std::mutex> lock(mutex_);
     entries_.insert_or_assign(communicator, Entry{membership, 0});
 } catch (const std::bad_alloc&) {
     return;
 }
 
-void Communicators::forget(Communicator communicator) noexcept {
+void KnownCommunicators::forget(Communicator communicator) noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     entries_.erase(communicator);
 }
 
-std::optional<Membership> Communicators::find(Communicator communicator) const noexcept {
+std::optional<Membership> KnownCommunicators::find(Communicator communicator) const noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = entries_.find(communicator);
     if (found == entries_.end()) return std::nullopt;
     return found->second.membership;
 }
 
-std::uint64_t Communicators::next_child_hash(Communicator parent, std::int64_t color) noexcept {
+std::uint64_t KnownCommunicators::next_child_hash(Communicator parent, std::int64_t color) noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = entries_.find(parent);
     if (found == entries_.end() || found->second.membership.hash == 0) return 0;
@@ -49,9 +49,9 @@ std::uint64_t Communicators::next_child_hash(Communicator parent, std::int64_t c
     return fold(hash, &color, sizeof(color));
 }
 
-Communicators& communicators() noexcept {
-    alignas(Communicators) static unsigned char memory[sizeof(Communicators)];
-    static Communicators* const instance = ::new (memory) Communicators;
+KnownCommunicators& known_communicators() noexcept {
+    alignas(KnownCommunicators) static unsigned char memory[sizeof(KnownCommunicators)];
+    static KnownCommunicators* const instance = ::new (memory) KnownCommunicators;
     return *instance;
 }
 

@@ -17,7 +17,7 @@ struct Membership {
 };
 
 // Any thread may call anything here. Where no memory is left, a communicator stays unknown.
-class Communicators {
+class KnownCommunicators {
   public:
     void know(Communicator communicator, const Membership& membership) noexcept;
     void forget(Communicator communicator) noexcept;
@@ -39,7 +39,7 @@ class Communicators {
 };
 
 // Never destroyed: NCCL's threads may call while a process exits.
-Communicators& communicators() noexcept;
+KnownCommunicators& known_communicators() noexcept;
 
 // The hash of a communicator that is made from these ids.
 [[nodiscard]] std::uint64_t hash_of(const UniqueId* ids, int count) noexcept;
