@@ -110,6 +110,11 @@ DECODE_STEPS = Variable(
     "how many steps of decodes the uniform scheduler for vLLM runs at most while prefills wait",
     "4",
 )
+CUDA_DRIVER = Variable(
+    "GRAPHGUARD_CUDA_DRIVER",
+    "the library that is opened as the CUDA driver; for tests",
+    "libcuda.so.1",
+)
 VARIABLES = (
     MODE,
     DIRECTORY,
@@ -123,6 +128,7 @@ VARIABLES = (
     METRICS,
     METRICS_RUN,
     DECISIONS,
+    CUDA_DRIVER,
 )
 
 
