@@ -63,6 +63,8 @@ CallLog::Status CallLog::end(std::uint64_t capture_id) noexcept {
 
 bool CallLog::belongs(const Recording& recording, const CallRecord& call) const {
     if (recording.ended) return false;
+    // A recording that knows its capture does not take what runs at once beside it.
+    if (recording.capture_id != 0 && call.captured == Captured::kNo) return false;
     if (call.capture_id != 0 && recording.capture_id != 0) {
         return call.capture_id == recording.capture_id;
     }
