@@ -102,7 +102,10 @@ def _in_the_plugin(call: NcclCall) -> Expected:
     if call.operation not in ("all_to_all", "gather", "scatter"):
         # Where NCCL has nothing to do it tells nothing, and neither is that a difference.
         return Expected(((own,),))
-    send, recv = own._replace(operation="send", root=None), own._replace(operation="recv", root=None)
+    send, recv = (
+        own._replace(operation="send", root=None),
+        own._replace(operation="recv", root=None),
+    )
     at_root = call.rank == call.root
     parts: tuple[Key, ...]
     if call.operation == "all_to_all":
@@ -115,9 +118,7 @@ def _in_the_plugin(call: NcclCall) -> Expected:
     return Expected(((own,), parts))
 
 
-def _differences(
-    mine: NcclCall, theirs: NcclCall, communicators: dict[int, int]
-) -> Iterator[str]:
+def _differences(mine: NcclCall, theirs: NcclCall, communicators: dict[int, int]) -> Iterator[str]:
     if mine.operation == theirs.operation and _key(mine) != _key(theirs):
         yield f"the interposer saw {mine}, and the plugin {theirs}"
     expected = communicators.setdefault(theirs.communicator, mine.communicator)
@@ -135,5 +136,3 @@ def _unseen_text(calls: Sequence[NcclCall], by: str, unseen_by: str) -> Iterator
         number = "a call was" if len(calls) == 1 else f"{len(calls)} calls were"
         first = "" if len(calls) == 1 else "the first is "
         yield f"{number} seen by the {by} and not by the {unseen_by}: {first}{calls[0]}"
-
-

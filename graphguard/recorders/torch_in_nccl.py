@@ -35,9 +35,7 @@ def expected_of(call: CollectiveCall) -> Expected:
 
 def _key(call: CollectiveCall, operation: str, count: int | None, root: int | None = None) -> Key:
     dtype, elements = _AS_NCCL.get(call.dtype, (call.dtype, 1))
-    return Key(
-        operation, None if count is None else count * elements, dtype, root, call.group_size
-    )
+    return Key(operation, None if count is None else count * elements, dtype, root, call.group_size)
 
 
 def _parts(call: CollectiveCall) -> Iterator[Key]:
