@@ -127,8 +127,8 @@ RULES: dict[str, Rule] = {
     ),
     "recorders-disagree": Rule(
         _WARNING,
-        "what the graph holds was recorded in several ways at once, and they do not agree; the more "
-        "detailed one is compared with the other ranks",
+        "what the graph holds was recorded in several ways at once, and they do not agree; it is "
+        "the more detailed one that is compared with the other ranks",
         "a library that loads NCCL by its path is not seen by the interposer: set "
         "GRAPHGUARD_NCCL_SO to the same file, or let it load the interposer; else report it",
     ),

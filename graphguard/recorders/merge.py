@@ -29,6 +29,9 @@ class Process(NamedTuple):
     world_size: int
 
 
+_ALONE = Process(0, 1)
+
+
 class Merged(NamedTuple):
     """Calls in their order, each once, and what recorders told differently, as sentences."""
 
@@ -41,7 +44,7 @@ def merge(
     plugin: Sequence[NcclCall] | None = None,
     interposer: Sequence[NcclCall] | None = None,
     *,
-    process: Process = Process(0, 1),
+    process: Process = _ALONE,
 ) -> Merged:
     """Return every call once, as the most detailed recorder told it.
 

@@ -18,10 +18,8 @@ FLOAT32, BFLOAT16 = 7, 9
 SUM, MAX, AVG = 0, 2, 4
 CAPTURED_STREAM, OTHER_STREAM = 100, 1
 
-_WIDE = (
-    "order capture_id communicator communicator_hash count send_buffer recv_buffer stream group "
-    "user_tag thread"
-).split()
+_WIDE = ["order", "capture_id", "communicator", "communicator_hash", "count", "send_buffer"]
+_WIDE += ["recv_buffer", "stream", "group", "user_tag", "thread"]
 _NARROW = ["rank", "num_ranks", "root", "peer"]
 _TEXTS = {"operation": 24, "dtype": 16, "reduction": 16}
 
@@ -29,7 +27,7 @@ _TEXTS = {"operation": 24, "dtype": 16, "reduction": 16}
 class Record(ctypes.Structure):
     """``CallRecord`` of csrc/nccl/call_record.h."""
 
-    _fields_ = [  # noqa: RUF012 - as ctypes wants it
+    _fields_ = [
         *((name, ctypes.c_uint64) for name in _WIDE),
         *((name, ctypes.c_int32) for name in _NARROW),
         *((name, ctypes.c_char * size) for name, size in _TEXTS.items()),
@@ -42,13 +40,13 @@ class Record(ctypes.Structure):
 class Identifier(ctypes.Structure):
     """``ncclUniqueId``: 128 bytes, passed by value."""
 
-    _fields_ = [("internal", ctypes.c_char * 128)]  # noqa: RUF012 - as ctypes wants it
+    _fields_ = [("internal", ctypes.c_char * 128)]
 
 
 class Configuration(ctypes.Structure):
     """``ncclCollConfig_t`` of NCCL 2.31."""
 
-    _fields_ = [  # noqa: RUF012 - as ctypes wants it
+    _fields_ = [
         ("size", ctypes.c_size_t),
         ("rest", ctypes.c_byte * 48),
         ("user_profiler_tag", ctypes.c_uint64),
@@ -315,7 +313,7 @@ def trampolines(real: str) -> dict[str, Any]:
     whole, floating = ctypes.c_long, ctypes.c_double
 
     class Team(ctypes.Structure):
-        _fields_ = [(name, ctypes.c_int) for name in ("num_ranks", "rank", "stride")]  # noqa: RUF012
+        _fields_ = [(name, ctypes.c_int) for name in ("num_ranks", "rank", "stride")]
 
     nccl.ncclCommMemStats.restype = floating
     arguments = [*map(whole, range(1, 8)), *map(floating, range(1, 10))]
