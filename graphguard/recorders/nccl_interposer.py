@@ -17,7 +17,7 @@ from graphguard import environment
 from graphguard.errors import ConfigurationError
 from graphguard.log import logger
 
-NEWEST_NCCL = 23_102
+NEWEST_NCCL = 23_203
 """Newest NCCL whose functions ``csrc/nccl/exported_symbols.inc`` lists, as ncclGetVersion tells."""
 
 REAL_LIBRARY = environment.NCCL_LIBRARY.name

@@ -23,9 +23,7 @@ def stubs() -> Stubs:
 
 
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
-def test_threads_that_record_themselves_find_what_they_called(
-    stubs: Stubs, sanitizer: str
-) -> None:
+def test_threads_that_record_themselves_find_what_they_called(stubs: Stubs, sanitizer: str) -> None:
     try:
         stress = build(f"graphguard_interposer_{sanitizer}_stress", OPTION, FOLDER)
     except NativeBuildError as error:
