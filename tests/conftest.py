@@ -20,6 +20,8 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         "GRAPHGUARD_ON_MISMATCH",
         "GRAPHGUARD_PADDED",
         "GRAPHGUARD_UNIFORM_GRAPHS",
+        "GRAPHGUARD_INTERPOSE",
+        "GRAPHGUARD_NCCL_SO",
         "RANK",
         "WORLD_SIZE",
         "NO_COLOR",
