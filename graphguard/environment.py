@@ -121,6 +121,18 @@ INTERPOSE = Variable(
     "before torch and cupy",
     "0",
 )
+NCCL_PLUGIN = Variable(
+    "GRAPHGUARD_NCCL_PLUGIN",
+    "0 or 1: whether NCCL is given graphguard's profiler plugin when graphguard is imported, which "
+    "has to be before the first communicator",
+    "0",
+)
+NEXT_PLUGIN = Variable(
+    "GRAPHGUARD_NEXT_PROFILER_PLUGIN",
+    "another profiler plugin that NCCL's events are passed on to, in the forms of "
+    "NCCL_PROFILER_PLUGIN; without it, the one that was there before",
+    "",
+)
 NCCL_LIBRARY = Variable(
     "GRAPHGUARD_NCCL_SO",
     "the file of the real NCCL that the interposer calls; without it, the one that is loaded, the "
@@ -141,6 +153,8 @@ VARIABLES = (
     METRICS_RUN,
     DECISIONS,
     CUDA_DRIVER,
+    NCCL_PLUGIN,
+    NEXT_PLUGIN,
 )
 
 
@@ -284,5 +298,19 @@ def interposer_wanted() -> bool:
     if text not in ("0", "1"):
         raise ConfigurationError(
             f"the environment variable {INTERPOSE.name} is {text!r}", hint="use 0 or 1"
+        )
+    return text == "1"
+
+
+def plugin_wanted() -> bool:
+    """Return whether NCCL is to be given graphguard's profiler plugin.
+
+    Raises:
+        ConfigurationError: If the environment says neither 0 nor 1.
+    """
+    text = NCCL_PLUGIN.value or NCCL_PLUGIN.default
+    if text not in ("0", "1"):
+        raise ConfigurationError(
+            f"the environment variable {NCCL_PLUGIN.name} is {text!r}", hint="use 0 or 1"
         )
     return text == "1"

@@ -22,6 +22,8 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         "GRAPHGUARD_UNIFORM_GRAPHS",
         "GRAPHGUARD_INTERPOSE",
         "GRAPHGUARD_NCCL_SO",
+        "GRAPHGUARD_NCCL_PLUGIN",
+        "GRAPHGUARD_NEXT_PROFILER_PLUGIN",
         "RANK",
         "WORLD_SIZE",
         "NO_COLOR",

@@ -45,7 +45,7 @@ CallLog::Status CallLog::begin(std::uint64_t capture_id) noexcept try {
     if (open_.load(std::memory_order_relaxed) >= kMaxOpenRecordings) return Status::kNoMemory;
     // Left by somebody who never took it: its calls are not those of the capture that begins now.
     if (const Recording* left = find(capture_id, true); left != nullptr) erase(left);
-    recordings_.push_back({capture_id, this_thread(), false, 0, {}});
+    recordings_.push_back({capture_id, this_thread(), false, 0, 0, {}});
     open_.fetch_add(1, std::memory_order_release);
     return Status::kDone;
 } catch (const std::bad_alloc&) {
@@ -99,12 +99,12 @@ std::size_t CallLog::take(std::uint64_t capture_id, CallRecord* calls, std::size
     if (recording == nullptr) recording = find(capture_id, false);
     if (dropped != nullptr) *dropped = recording == nullptr ? 0 : recording->dropped;
     if (recording == nullptr) return 0;
-    std::vector<CallRecord>& kept = recording->calls;
-    const std::size_t taken = calls == nullptr ? 0 : std::min(capacity, kept.size());
-    const auto last = kept.begin() + static_cast<std::ptrdiff_t>(taken);
-    std::copy(kept.begin(), last, calls);
-    kept.erase(kept.begin(), last);
-    if (recording->ended && kept.empty()) erase(recording);
+    const std::size_t left = recording->calls.size() - recording->taken;
+    const std::size_t taken = calls == nullptr ? 0 : std::min(capacity, left);
+    std::copy_n(recording->calls.begin() + static_cast<std::ptrdiff_t>(recording->taken), taken,
+                calls);
+    recording->taken += taken;
+    if (recording->ended && taken == left) erase(recording);
     return taken;
 }
 

@@ -55,6 +55,7 @@ class CallLog {
         std::uint64_t thread;
         bool ended;
         std::uint64_t dropped;
+        std::size_t taken;
         std::vector<CallRecord> calls;
     };
 

@@ -8,8 +8,7 @@ namespace graphguard::nccl {
 inline constexpr const char* kUnknownWord = "unknown";
 
 // From the texts that NCCL gives a profiler plugin: `AllReduce`, `ncclBfloat16`. A text that is not
-// in the table is returned as it is, for a newer NCCL may have new ones; NCCL's own words for what
-// it cannot name become "unknown".
+// in the table is returned as it is, for a newer NCCL may have new ones.
 const char* operation_word(const char* nccl_text) noexcept;
 const char* dtype_word(const char* nccl_text) noexcept;
 

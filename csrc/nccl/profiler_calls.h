@@ -1,7 +1,7 @@
 // From the events of NCCL's profiler interface to the log of calls.
 #pragma once
 
-#include "nccl/communicators.h"
+#include "nccl/profiler_communicators.h"
 #include "nccl/profiler_v4.h"
 #include "nccl/profiler_v5.h"
 #include "nccl/profiler_v6.h"

@@ -2,16 +2,18 @@
 // next plugin, and returns success whatever happens here.
 //
 // NCCL keeps the handle that startEvent gives it for as long as a captured graph lives, uses it as
-// a parent at every replay, and up to 2.30 may stop it a second time. So this plugin gives none of
-// its own: a handle is the next plugin's, or null, which NCCL never stops.
+// a parent at every replay, and up to 2.30 may stop it a second time. So this plugin gives none
+// that could become stale: a handle is the next plugin's, or null, which NCCL never stops, or for a
+// group of version 4, without which NCCL 2.27 tells of no call in it, one that is always the same.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <optional>
 #include <string>
 
-#include "nccl/communicators.h"
 #include "nccl/next_plugin.h"
 #include "nccl/profiler_calls.h"
+#include "nccl/profiler_communicators.h"
 #include "nccl/profiler_exports.h"
 
 namespace graphguard::nccl {
@@ -22,6 +24,9 @@ std::atomic<int> last_interface{0};
 
 // What the next plugin has asked for; it may keep the pointer and change the mask at any time.
 int next_mask = 0;
+
+char group_of_v4 = 0;
+void* const kGroupOfV4 = &group_of_v4;
 
 int load(int& mask) noexcept {
     return std::atomic_ref<int>(mask).load(std::memory_order_relaxed);
@@ -43,8 +48,9 @@ void join_next(Communicator& communicator, const CommunicatorFacts& facts, int h
     if (joined) communicator.next = next;
     if (joined || plugin.told().empty() || facts.logger == nullptr) return;
     facts.logger(kLogWarning, kLogInit, __FILE__, __LINE__,
-                 "graphguard: the next profiler plugin does not run for this communicator: %s",
-                 next ? "its init failed" : plugin.told().c_str());
+                 "graphguard: the next profiler plugin (%s) does not run for this communicator%s",
+                 plugin.told().c_str(),
+                 next ? ": its init failed" : ": it has no interface that this NCCL knows");
 } catch (...) {
     // Out of memory: this plugin works without the next one.
 }
@@ -73,34 +79,47 @@ Result init_4(void** context, int* mask, const char* name, std::uint64_t hash, i
 }
 
 template <int kHost, typename Descriptor>
+void start_next(const Communicator& communicator, void** handle, Descriptor event) {
+    const NextInterface* const next = next_of(communicator);
+    if (next == nullptr) return;
+    if (event.type == kGroupApi) set_activation_mask(communicator, kMaskSinceV5);
+    const int mask = load(next_mask) & next->known_bits();
+    const bool known = (event.type & static_cast<unsigned>(next->known_bits())) != 0;
+    if (!known || !wants_event(mask, event.type)) return;
+    if (event.parentObj == kGroupOfV4) event.parentObj = nullptr;
+    static_cast<void>(next->start(communicator.next_context, handle, &event, kHost));
+}
+
+template <int kHost, typename Descriptor>
 Result start_event(void* context, void** handle, Descriptor* event) {
     // NCCL reads it whatever this does, and up to 2.30 finds the last call's there.
     *handle = nullptr;
     if (context == nullptr) return kSuccess;
     const Communicator& communicator = *static_cast<const Communicator*>(context);
     note_event(communicator, *event);
-    const NextInterface* const next = next_of(communicator);
-    if (next == nullptr) return kSuccess;
-    if (event->type == kGroupApi) set_activation_mask(communicator, kMaskSinceV5);
-    const int mask = load(next_mask) & next->known_bits();
-    const bool known = (event->type & static_cast<unsigned>(next->known_bits())) != 0;
-    if (!known || !wants_event(mask, event->type)) return kSuccess;
-    static_cast<void>(next->start(communicator.next_context, handle, event, kHost));
+    start_next<kHost>(communicator, handle, *event);
+    if (kHost == 4 && event->type == kGroup && *handle == nullptr) *handle = kGroupOfV4;
     return kSuccess;
 }
 
-// A handle that is not null was given by the next plugin, which one interface of stands for all.
+// What is neither null nor this plugin's was given by the next one.
+template <int kHost>
+std::optional<NextInterface> owner_of(const void* handle) {
+    if (handle == nullptr || handle == kGroupOfV4) return std::nullopt;
+    return NextPlugin::instance().for_host(kHost);
+}
+
 template <int kHost>
 Result stop_event(void* handle) {
-    const auto next = NextPlugin::instance().for_host(kHost);
-    if (handle != nullptr && next) static_cast<void>(next->stop(handle));
+    if (const auto next = owner_of<kHost>(handle)) static_cast<void>(next->stop(handle));
     return kSuccess;
 }
 
 template <int kHost>
 Result record_event_state(void* handle, int state, void* arguments) {
-    const auto next = NextPlugin::instance().for_host(kHost);
-    if (handle != nullptr && next) static_cast<void>(next->record_state(handle, state, arguments));
+    if (const auto next = owner_of<kHost>(handle)) {
+        static_cast<void>(next->record_state(handle, state, arguments));
+    }
     return kSuccess;
 }
 

@@ -1,4 +1,4 @@
-#include "nccl/communicators.h"
+#include "nccl/profiler_communicators.h"
 
 #include <new>
 
