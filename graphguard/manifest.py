@@ -36,7 +36,11 @@ VERSION = 1
 MAX_BYTES = 64 * 2**20
 MAX_CALLS = 5_000_000
 MAX_NODES = 5_000_000
+MAX_DISAGREEMENTS = 1_000
 FILE_PATTERN = "manifest.rank*.json"
+
+Sentence = Annotated[str, Meta(max_length=4_096)]
+Disagreements = Annotated[tuple[Sentence, ...], Meta(max_length=MAX_DISAGREEMENTS)]
 
 
 def file_name(rank: int) -> str:
@@ -85,6 +89,7 @@ class _Graph(msgspec.Struct, omit_defaults=True):
     graph_kind: Name = ""
     nodes: Name = ""
     graph_nodes: Annotated[tuple[Natural, ...], Meta(max_length=MAX_NODES)] = ()
+    disagreements: Disagreements = ()
 
 
 class _Document(msgspec.Struct, omit_defaults=True):
@@ -195,6 +200,7 @@ def _graph(
         graph_kind=signature.graph_kind,
         nodes=signature.nodes,
         graph_nodes=tuple(places.setdefault(n, len(places)) for n in signature.graph_nodes),
+        disagreements=signature.disagreements,
     )
 
 
@@ -252,6 +258,7 @@ def _signature(graph: _Graph, document: _Document, source: str) -> Signature:
             graph_kind=graph.graph_kind,
             nodes=graph.nodes,
             graph_nodes=tuple(map(document.graph_nodes.__getitem__, graph.graph_nodes)),
+            disagreements=graph.disagreements,
         )
     except (DescriptorError, IndexError) as error:
         raise ManifestError(f"{source}: {_reason(error)}", hint="was it edited by hand?") from error

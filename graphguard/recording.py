@@ -13,12 +13,11 @@ from graphguard.batch import BatchDescriptor
 from graphguard.errors import CaptureError, ConfigurationError
 from graphguard.graphs.tensors import input_specs, output_specs
 from graphguard.policy import parse_setting
-from graphguard.recorders.graph_nodes import watched_captures
 from graphguard.session import Session, default_session, process_rank
 from graphguard.signature import GraphKey, GraphMode, Signature
 
 if TYPE_CHECKING:
-    from graphguard.recorders.c10d import CollectiveRecorder
+    from graphguard.recorders.duty import Duty
     from graphguard.table import SignatureTable
 
 
@@ -41,8 +40,7 @@ class Recording:
         self._batch = batch
         self._keep = keep
         self._signature: Signature | None = None
-        self._recorder: CollectiveRecorder | None = None
-        self._failure: Exception | None = None
+        self._duty: Duty | None = None
         self._watch = ExitStack()
         self._graph: graphs.Graph | None = None
         self._inputs: Mapping[str, Any] = {}
@@ -80,15 +78,15 @@ class Recording:
         self._outputs = outputs
 
     def __enter__(self) -> Recording:
-        # Without torch there are no calls of torch.distributed to record.
+        # Slow to import, and not needed by programs that record nothing.
+        from graphguard.recorders.duty import Duty
+        from graphguard.recorders.graph_nodes import watched_captures
+
+        # Without torch there are no graphs of torch.
         if "torch" in sys.modules:
             self._watch.enter_context(watched_captures())
-            try:
-                from graphguard.recorders.c10d import CollectiveRecorder
 
-                self._recorder = CollectiveRecorder().__enter__()
-            except Exception as error:  # noqa: BLE001 - raised at the end: the capture goes first
-                self._failure = error
+        self._duty = Duty().__enter__()
         return self
 
     def __exit__(
@@ -98,17 +96,17 @@ class Recording:
         traceback: TracebackType | None,
     ) -> None:
         self._watch.close()
-        if self._recorder is not None:
-            self._recorder.__exit__(kind, error, traceback)
+        if self._duty is None:
+            return
+        self._duty.__exit__(kind, error, traceback)
         if error is not None:
             return
-        self._signature = self._sign()
+        self._signature = self._sign(self._duty)
         if self._keep is not None:
             self._keep(self._signature)
 
-    def _sign(self) -> Signature:
-        recorder = self._recorder
-        failure = self._failure if recorder is None else recorder.failure
+    def _sign(self, duty: Duty) -> Signature:
+        failure = duty.failure
         if failure is not None:
             rank, _ = process_rank()
             raise CaptureError(
@@ -117,16 +115,18 @@ class Recording:
                 hint="this is a fault of graphguard's recorder; run with GRAPHGUARD_MODE=off and "
                 "report it with the operator that the cause names",
             ) from failure
+        recorded = duty.merged(process_rank)
         inputs = input_specs(self._inputs)
         return Signature(
             key=self._key,
             batch=self._batch,
             tensors=inputs + output_specs(self._outputs),
             num_inputs=len(inputs),
-            collectives=tuple(recorder.calls) if recorder is not None else (),
+            collectives=recorded.calls,
             graph_kind=graphs.kind_of(self._graph) if self._graph is not None else "",
             nodes=graphs.nodes_of(self._graph) if self._graph is not None else "",
             graph_nodes=graphs.graph_nodes_of(self._graph) if self._graph is not None else (),
+            disagreements=recorded.disagreements,
         )
 
 

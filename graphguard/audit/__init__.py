@@ -57,6 +57,7 @@ def audit(
         *within_rank.digest_mismatches(manifests),
         *within_rank.duplicate_captures(manifests),
         *within_rank.unfillable_sizes(manifests, query_lens),
+        *within_rank.recorder_disagreements(manifests),
         *overlapping_buffers(manifests),
         *unseen_communication(manifests),
         *job.versions(manifests),
