@@ -10,9 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from graphguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from graphguard.graphs.contents import GraphContents
+    from graphguard.nodes import GraphNode
 
 
 @runtime_checkable
@@ -72,9 +76,18 @@ def kind_of(graph: Graph) -> str:
 
 
 def nodes_of(graph: Graph) -> str:
-    """Return the digest of a graph's nodes, or nothing where this version cannot look."""
-    nodes = getattr(graph, "nodes", "")
-    return nodes if isinstance(nodes, str) else ""
+    """Return the digest of a graph's nodes, or nothing where nobody could look."""
+    nodes = getattr(graph, "nodes", None)
+    if isinstance(nodes, str):
+        return nodes
+    contents = _contents_of(graph)
+    return contents.digest if contents is not None else ""
+
+
+def graph_nodes_of(graph: Graph) -> tuple[GraphNode, ...]:
+    """Return the nodes of a CUDA graph, or nothing where nobody could look."""
+    contents = _contents_of(graph)
+    return contents.nodes if contents is not None else ()
 
 
 @contextmanager
@@ -90,6 +103,13 @@ def measured_memory(report: Callable[[int], None]) -> Iterator[None]:
     finally:
         # What a capture reserved that failed stays reserved.
         report(max(0, torch.cuda.memory_reserved() - before))
+
+
+def _contents_of(graph: Graph) -> GraphContents | None:
+    # Not needed to import graphguard.
+    from graphguard.graphs import contents
+
+    return contents.contents_of(graph)
 
 
 def _room_of(graph: Graph, default: Any = ...) -> Any:  # noqa: ANN401 - a module of this package
