@@ -5,8 +5,8 @@
 #include "cuda/driver.h"
 #include "nccl/call_log.h"
 #include "nccl/call_words.h"
-#include "nccl/known_communicators.h"
 #include "nccl/interposed_thread.h"
+#include "nccl/known_communicators.h"
 #include "nccl/nccl_types.h"
 #include "nccl/slots.h"
 

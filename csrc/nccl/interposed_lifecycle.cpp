@@ -3,8 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "nccl/known_communicators.h"
 #include "nccl/interposed_thread.h"
+#include "nccl/known_communicators.h"
 #include "nccl/nccl_types.h"
 #include "nccl/slots.h"
 
@@ -105,7 +105,8 @@ constexpr std::int64_t kShrunk = std::int64_t{1} << 32;
 
 Result shrink(Slot& slot, Communicator parent, int* excluded, int num_excluded, Communicator* place,
               Config* config, int flags) noexcept {
-    const std::uint64_t hash = known_communicators().next_child_hash(parent, kShrunk + num_excluded);
+    const std::uint64_t hash =
+        known_communicators().next_child_hash(parent, kShrunk + num_excluded);
     return make_communicator(place, {hash, -1, 0}, [&] {
         return call(slot, parent, excluded, num_excluded, place, config, flags);
     });

@@ -54,8 +54,10 @@ Result count(const char* name, std::size_t elements) {
 }  // namespace
 
 // Both of a pair of names.
-#define STUB_PAIR(type, name, parameters, arguments)                                    \
-    extern "C" STUB_EXPORT type pnccl##name parameters { return nccl##name arguments; } \
+#define STUB_PAIR(type, name, parameters, arguments)     \
+    extern "C" STUB_EXPORT type pnccl##name parameters { \
+        return nccl##name arguments;                     \
+    }                                                    \
     static_assert(true)
 
 extern "C" {

@@ -16,8 +16,9 @@ from pathlib import Path
 from graphguard import environment
 from graphguard.errors import ConfigurationError
 from graphguard.log import logger
+from graphguard.recorders.nccl_log import NcclLog
 
-NEWEST_NCCL = 23_102
+NEWEST_NCCL = 23_203
 """Newest NCCL whose functions ``csrc/nccl/exported_symbols.inc`` lists, as ncclGetVersion tells."""
 
 REAL_LIBRARY = environment.NCCL_LIBRARY.name
@@ -53,6 +54,12 @@ def loaded() -> ctypes.CDLL | None:
         if hasattr(handle, _OWN_FUNCTION):
             return handle
     return None
+
+
+def log() -> NcclLog | None:
+    """Return the interposer's log, or None if this process has not loaded the interposer."""
+    interposer = loaded()
+    return None if interposer is None else NcclLog(interposer)
 
 
 def enable() -> Path:

@@ -309,8 +309,7 @@ def test_what_is_known_to_be_outside_of_the_capture_is_left_out() -> None:
 # --- whatever is called
 
 _operations = st.sampled_from(
-    ["all_reduce", "all_gather", "reduce_scatter", "broadcast", "reduce", "send", "recv"]
-    + ["all_to_all", "gather", "scatter", "put_signal"]
+    [*_REDUCING, *_ROOTED, "all_gather", "send", "recv", "all_to_all", "put_signal"]
 )
 
 
