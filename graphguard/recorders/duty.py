@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -105,7 +106,7 @@ class Duty:
             self._torch.__exit__(kind, error, traceback)
             self.failure = self.failure or self._torch.failure
         for source, log in self._logs.items():
-            self._attempt(lambda source=source, log=log: self._end_log(source, log))
+            self._attempt(partial(self._end_log, source, log))
 
     def merged(self, find_process: Callable[[], tuple[int, int]]) -> Merged:
         """Return every call that was recorded, once.
