@@ -34,7 +34,7 @@ class Stubs:
     newer_consumer: Path
 
     def run(
-        self, program: str, *arguments: object, module: str = "nccl_program", **settings: object
+        self, program: str, *arguments: object, module: object = "nccl_program", **settings: object
     ) -> Any:
         """Run a function of a program in a process of its own; return what it returns.
 

@@ -24,8 +24,8 @@ def stubs() -> Stubs:
 
 
 def run(stubs: Stubs, program: str, *arguments: str, **settings: object) -> Any:
-    every = (program, stubs.interposer, *arguments)
-    return stubs.run(*map(str, every), module="interposed_python", **settings)
+    library = str(stubs.interposer)
+    return stubs.run(program, library, *arguments, module="interposed_python", **settings)
 
 
 def test_enabled_before_nccl_is_loaded_it_records_what_is_linked_with_nccl(stubs: Stubs) -> None:
