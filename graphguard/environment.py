@@ -110,6 +110,11 @@ DECODE_STEPS = Variable(
     "how many steps of decodes the uniform scheduler for vLLM runs at most while prefills wait",
     "4",
 )
+RUN = Variable(
+    "GRAPHGUARD_RUN",
+    "where each Python process of graphguard run says that it has started; set by that command",
+    "",
+)
 VARIABLES = (
     MODE,
     DIRECTORY,
@@ -123,6 +128,7 @@ VARIABLES = (
     METRICS,
     METRICS_RUN,
     DECISIONS,
+    RUN,
 )
 
 

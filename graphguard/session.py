@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -25,24 +26,29 @@ class Session:
         signatures: One for each captured graph that is still in use.
         query_lens: For each role, the query tokens of a request in a uniform decode step.
         mode: The mode of the guard that recorded last.
+        on_change: Called after each change of the signatures.
     """
 
     def __init__(self) -> None:
         self.signatures: list[Signature] = []
         self.query_lens: dict[str, int] = {}
         self.mode: Mode | None = None
+        self.on_change: Callable[[], None] = _nothing
 
     def record(self, signature: Signature) -> None:
         """Keep a signature."""
         self.signatures.append(signature)
+        self.on_change()
 
     def replace(self, old: Signature, new: Signature) -> None:
         """Keep ``new`` in the place of ``old``, whose graph was captured again."""
         for place, signature in enumerate(self.signatures):
             if signature is old:
                 self.signatures[place] = new
-                return
-        self.signatures.append(new)
+                break
+        else:
+            self.signatures.append(new)
+        self.on_change()
 
     def manifest(self) -> Manifest:
         """Return the manifest of this process as it is now."""
@@ -102,6 +108,10 @@ def versions() -> dict[str, str]:
             found["cuda"] = str(torch.version.cuda)
             found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
     return found
+
+
+def _nothing() -> None:
+    """Do nothing about a change."""
 
 
 def _natural(name: str, default: int) -> int:
