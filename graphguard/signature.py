@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from graphguard.batch import BatchDescriptor
 from graphguard.digest import digest, encode
+from graphguard.nodes import GraphNode
 
 # The bounds hold for what is read from a file; msgspec checks them while it decodes.
 Name = Annotated[str, Meta(max_length=256)]
@@ -174,6 +175,8 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
         collectives: Its collective calls, in order.
         graph_kind: What kind of graph it is: ``torch.cuda`` or ``emulated``.
         nodes: Digest of the graph's nodes, or empty where nobody looked.
+        graph_nodes: The nodes themselves, those that are alike counted, sorted. Both digests leave
+            them out: ``nodes`` stands for them in the local one.
     """
 
     key: GraphKey
@@ -183,6 +186,7 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
     collectives: tuple[CollectiveCall, ...] = ()
     graph_kind: str = ""
     nodes: str = ""
+    graph_nodes: tuple[GraphNode, ...] = ()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
