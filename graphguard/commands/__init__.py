@@ -28,6 +28,7 @@ COMMANDS = {
     "demo": "DemoCommand",
     "doctor": "DoctorCommand",
     "run": "RunCommand",
+    "diff": "DiffCommand",
 }
 """Each command, which is a module of this package, and its class there."""
 
