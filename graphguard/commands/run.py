@@ -14,6 +14,7 @@ from graphguard.running import place, processes, program, variables
 from graphguard.running.outcome import outcome
 
 REPORT_FILE = "report.json"
+COULD_NOT_READ = 2
 _STANDARD_ERROR = 2
 
 
@@ -25,7 +26,8 @@ class RunCommand:
     program hangs and is killed. The report goes to standard error, and to report.json there.
 
     Signals are passed on to the program. The exit code is that of the program, 128 + N if signal N
-    ended it; if it is 0, it is 1 where something was found. 126 and 127: it could not be started.
+    ended it; if that is 0, it is 1 where something was found, and 2 where what was recorded cannot
+    be read. 126 and 127: the program could not be started.
 
     Example: graphguard run --output run1 -- torchrun --nproc-per-node 2 serve.py
     """
@@ -80,7 +82,11 @@ class RunCommand:
 
 
 def _finish(code: int, directory: Path, as_json: bool) -> int:
-    seen = outcome(code, directory)
+    try:
+        seen = outcome(code, directory)
+    except OSError as error:
+        _say(f"the program ended with {code}; what it recorded cannot be read: {error}")
+        return code or COULD_NOT_READ
     rendered = report.render_json(seen)
     _write(directory / REPORT_FILE, rendered)
     if as_json:

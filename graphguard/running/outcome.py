@@ -7,10 +7,12 @@ from pathlib import Path
 import msgspec
 
 from graphguard.audit import Coverage, Finding, LoadedManifest, audit, coverage, load
+from graphguard.audit.catalogue import finding
 from graphguard.blackbox import choosing
 from graphguard.blackbox.choosing import Chosen
 from graphguard.blackbox.directory import is_ring_name
 from graphguard.blackbox.merge import Timeline, merge
+from graphguard.errors import CommandError
 from graphguard.manifest import FILE_PATTERN
 from graphguard.running import processes
 from graphguard.running.processes import Reached
@@ -58,7 +60,7 @@ def outcome(exit_code: int, directory: Path) -> Outcome:
     """Read what a run has left in its directory.
 
     Raises:
-        CommandError: If the directory cannot be read.
+        OSError: If the directory is gone or cannot be read.
     """
     manifests, findings = _manifests(directory)
     boxes = _boxes(directory)
@@ -74,9 +76,14 @@ def outcome(exit_code: int, directory: Path) -> Outcome:
 
 
 def _manifests(directory: Path) -> tuple[tuple[LoadedManifest, ...], tuple[Finding, ...]]:
-    if not any(directory.glob(FILE_PATTERN)):
+    files = tuple(str(path) for path in sorted(directory.glob(FILE_PATTERN)))
+    if not files:
         return (), ()
-    manifests, unreadable = load([directory])
+    try:
+        manifests, unreadable = load([directory])
+    except CommandError as error:
+        # Not one of them can be read. That is what is wrong with this run.
+        return (), (finding("unreadable-manifest", (), error.message, evidence=files),)
     return tuple(manifests), (*unreadable, *audit(manifests))
 
 

@@ -159,6 +159,16 @@ def test_a_directory_of_another_run_is_refused_before_anything_is_run(tmp_path: 
     assert "another run" in ended.stderr
 
 
+@pytest.mark.parametrize(("end", "code"), [("0", 2), ("5", 5)])
+def test_a_directory_that_the_program_removes_does_not_hide_its_exit_code(
+    end: str, code: int, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    ended = run("--output", str(directory), "--", "sh", "-c", f"rm -r {directory}; exit {end}")
+    assert ended.returncode == code
+    assert "cannot be read" in ended.stderr
+
+
 @pytest.mark.parametrize("argv", [["run"], ["run", "--"], ["run", "--json", "--"]])
 def test_no_program_ends_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2

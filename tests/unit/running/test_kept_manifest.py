@@ -97,7 +97,7 @@ def test_no_error_of_keeping_reaches_the_program(
     def no_thread(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(kept_manifest.threading, "Timer", no_thread)
+    monkeypatch.setattr("threading.Timer", no_thread)
     session.record(graph(call()))
     assert len(session.signatures) == 1
     assert "may not be up to date" in caplog.text
