@@ -15,7 +15,6 @@ from graphguard.signature import Signature
 from tests.unit.audit.jobs import call, graph, job
 from tests.unit.blackbox.rings import open_ranks
 
-
 TWO = Reached(2)
 
 
