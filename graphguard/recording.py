@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from graphguard.session import Session, default_session, process_rank
 from graphguard.signature import GraphKey, GraphMode, Signature
 
 if TYPE_CHECKING:
-    from graphguard.recorders.c10d import CollectiveRecorder
+    from graphguard.recorders.duty import Duty
     from graphguard.table import SignatureTable
 
 
@@ -39,8 +38,7 @@ class Recording:
         self._batch = batch
         self._keep = keep
         self._signature: Signature | None = None
-        self._recorder: CollectiveRecorder | None = None
-        self._failure: Exception | None = None
+        self._duty: Duty | None = None
         self._graph: graphs.Graph | None = None
         self._inputs: Mapping[str, Any] = {}
         self._outputs: object = None
@@ -77,14 +75,10 @@ class Recording:
         self._outputs = outputs
 
     def __enter__(self) -> Recording:
-        # Without torch there are no calls of torch.distributed to record.
-        if "torch" in sys.modules:
-            try:
-                from graphguard.recorders.c10d import CollectiveRecorder
+        # Slow to import, and not needed by programs that record nothing.
+        from graphguard.recorders.duty import Duty
 
-                self._recorder = CollectiveRecorder().__enter__()
-            except Exception as error:  # noqa: BLE001 - raised at the end: the capture goes first
-                self._failure = error
+        self._duty = Duty().__enter__()
         return self
 
     def __exit__(
@@ -93,17 +87,17 @@ class Recording:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._recorder is not None:
-            self._recorder.__exit__(kind, error, traceback)
+        if self._duty is None:
+            return
+        self._duty.__exit__(kind, error, traceback)
         if error is not None:
             return
-        self._signature = self._sign()
+        self._signature = self._sign(self._duty)
         if self._keep is not None:
             self._keep(self._signature)
 
-    def _sign(self) -> Signature:
-        recorder = self._recorder
-        failure = self._failure if recorder is None else recorder.failure
+    def _sign(self, duty: Duty) -> Signature:
+        failure = duty.failure
         if failure is not None:
             rank, _ = process_rank()
             raise CaptureError(
@@ -112,15 +106,17 @@ class Recording:
                 hint="this is a fault of graphguard's recorder; run with GRAPHGUARD_MODE=off and "
                 "report it with the operator that the cause names",
             ) from failure
+        recorded = duty.merged(process_rank)
         inputs = input_specs(self._inputs)
         return Signature(
             key=self._key,
             batch=self._batch,
             tensors=inputs + output_specs(self._outputs),
             num_inputs=len(inputs),
-            collectives=tuple(recorder.calls) if recorder is not None else (),
+            collectives=recorded.calls,
             graph_kind=graphs.kind_of(self._graph) if self._graph is not None else "",
             nodes=graphs.nodes_of(self._graph) if self._graph is not None else "",
+            disagreements=recorded.disagreements,
         )
 
 

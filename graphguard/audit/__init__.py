@@ -56,6 +56,7 @@ def audit(
         *within_rank.digest_mismatches(manifests),
         *within_rank.duplicate_captures(manifests),
         *within_rank.unfillable_sizes(manifests, query_lens),
+        *within_rank.recorder_disagreements(manifests),
         *overlapping_buffers(manifests),
         *job.versions(manifests),
         *job.modes(manifests),

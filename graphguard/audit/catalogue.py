@@ -125,6 +125,13 @@ RULES: dict[str, Rule] = {
         "baked in may be freed",
         "capture each size once, or give the families different variants",
     ),
+    "recorders-disagree": Rule(
+        _WARNING,
+        "what the graph holds was recorded in several ways at once, and they do not agree; it is "
+        "the more detailed one that is compared with the other ranks",
+        "a library that loads NCCL by its path is not seen by the interposer: set "
+        "GRAPHGUARD_NCCL_SO to the same file, or let it load the interposer; else report it",
+    ),
     "overlapping-buffers": Rule(
         _ERROR,
         "replaying one graph overwrites memory that the other one still reads or returns",
