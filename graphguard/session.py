@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_NO_JOB = (0, 1)
+
+
 class Session:
     """Signatures in the order of their capture, and what a manifest says besides.
 
@@ -34,11 +37,12 @@ class Session:
         self.query_lens: dict[str, int] = {}
         self.mode: Mode | None = None
         self.on_change: Callable[[], None] = _nothing
+        self._place = _NO_JOB
 
     def record(self, signature: Signature) -> None:
         """Keep a signature."""
         self.signatures.append(signature)
-        self.on_change()
+        self._changed()
 
     def replace(self, old: Signature, new: Signature) -> None:
         """Keep ``new`` in the place of ``old``, whose graph was captured again."""
@@ -48,11 +52,11 @@ class Session:
                 break
         else:
             self.signatures.append(new)
-        self.on_change()
+        self._changed()
 
     def manifest(self) -> Manifest:
         """Return the manifest of this process as it is now."""
-        rank, world_size = process_rank()
+        rank, world_size = self._rank()
         return Manifest(
             rank=rank,
             world_size=world_size,
@@ -84,6 +88,19 @@ class Session:
                 hint="give a directory, or set GRAPHGUARD_DIR",
             )
         return manifest.write(self.manifest(), target)
+
+    def _changed(self) -> None:
+        if (place := process_rank()) != _NO_JOB:
+            self._place = place
+        self.on_change()
+
+    def _rank(self) -> tuple[int, int]:
+        """Return the rank of this process, or that of its last capture if it knows it no more.
+
+        A program leaves its process group before it ends, and manifests are written after that.
+        """
+        place = process_rank()
+        return self._place if place == _NO_JOB else place
 
 
 def process_rank() -> tuple[int, int]:

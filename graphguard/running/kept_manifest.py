@@ -10,13 +10,11 @@ from __future__ import annotations
 import os
 import threading
 
-import msgspec
-
-from graphguard import environment, manifest
+from graphguard import environment
 from graphguard.at_exit import at_exit
 from graphguard.errors import GraphguardError
 from graphguard.log import logger
-from graphguard.session import Session, default_session, process_rank
+from graphguard.session import Session, default_session
 
 SECONDS_BETWEEN_WRITES = 0.5
 """Programs capture dozens of graphs in a row; they are written together."""
@@ -35,14 +33,11 @@ class KeptManifest:
         self._waiting: threading.Timer | None = None
         self._changed = False
         self._writes_at_exit = False
-        self._place = (0, 1)
 
     def note_change(self) -> None:
         """Write soon. Called when the session has changed; the program does not feel an error."""
         self._changed = True
         try:
-            # A program leaves its process group before it ends, and then knows its rank no more.
-            self._place = process_rank()
             if not self._writes_at_exit:
                 # Not before: a child of multiprocessing forgets what its parent asked for.
                 self._writes_at_exit = True
@@ -58,16 +53,11 @@ class KeptManifest:
     def write(self) -> None:
         """Write now what has changed. What cannot be written is a line in the log."""
         with self._writing:
-            directory = environment.directory()
-            if not self._changed or directory is None:
+            if not self._changed or environment.directory() is None:
                 return
             self._changed = False
-            rank, world_size = self._place
             try:
-                now = msgspec.structs.replace(
-                    self._session.manifest(), rank=rank, world_size=world_size
-                )
-                manifest.write(now, directory)
+                self._session.write_manifest()
             except Exception as error:  # noqa: BLE001 - the program goes on without it
                 reason = error.message if isinstance(error, GraphguardError) else repr(error)
                 logger().warning("the manifest is not written: %s", reason)

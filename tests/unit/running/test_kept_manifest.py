@@ -124,7 +124,12 @@ def test_a_process_that_is_killed_leaves_its_manifest(tmp_path: Path) -> None:
 def test_the_rank_is_that_of_the_recording_though_the_process_leaves_its_group(
     tmp_path: Path,
 ) -> None:
-    ended = run("os.environ['RANK'] = '0'", tmp_path / "run", RANK="2", WORLD_SIZE="4")
+    ended = run(
+        "del os.environ['RANK'], os.environ['WORLD_SIZE']",
+        tmp_path / "run",
+        RANK="2",
+        WORLD_SIZE="4",
+    )
     assert ended.stderr == ""
     assert (read(tmp_path / "run", rank=2).rank, read(tmp_path / "run", rank=2).world_size) == (
         2,

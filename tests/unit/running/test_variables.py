@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from graphguard.environment import Mode
-from graphguard.errors import CommandError
-from graphguard.running import variables as module
+from graphguard.errors import CommandError, ConfigurationError
+from graphguard.recorders import nccl_interposer
 from graphguard.running.variables import HOOK, variables
 
 
@@ -66,26 +66,22 @@ def test_the_interposer_is_preloaded_before_what_is_preloaded_already(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = tmp_path / "libnccl.so.2"
-    library.touch()
-    monkeypatch.setattr(module, "INTERPOSER", library)
+    monkeypatch.setattr(nccl_interposer, "library", lambda: library)
 
-    assert (
-        given({"LD_PRELOAD": "/lib/a.so"}, interpose=True)["LD_PRELOAD"] == f"{library}:/lib/a.so"
-    )
-    assert given({}, interpose=True)["LD_PRELOAD"] == str(library)
+    told = given({"LD_PRELOAD": "/lib/a.so"}, interpose=True)
+
+    assert told["LD_PRELOAD"] == f"{library}:/lib/a.so"
+    assert told["GRAPHGUARD_MODE"] == "observe"
     assert "LD_PRELOAD" not in given({})
 
 
-def test_an_interposer_that_is_not_there_or_cannot_be_preloaded_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interposer_that_is_not_installed_is_refused_before_anything_is_run(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "INTERPOSER", tmp_path / "libnccl.so.2")
-    with pytest.raises(CommandError, match="has no NCCL interposer"):
-        given({}, interpose=True)
+    def absent() -> Path:
+        raise ConfigurationError("it is not installed", hint="leave it out")
 
-    spaced = tmp_path / "a b"
-    spaced.mkdir()
-    (spaced / "libnccl.so.2").touch()
-    monkeypatch.setattr(module, "INTERPOSER", spaced / "libnccl.so.2")
-    with pytest.raises(CommandError, match="spaces"):
+    monkeypatch.setattr(nccl_interposer, "library", absent)
+    with pytest.raises(CommandError, match="it is not installed") as caught:
         given({}, interpose=True)
+    assert caught.value.hint == "leave it out"
