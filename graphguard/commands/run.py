@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from graphguard.environment import Mode
 from graphguard.errors import CommandError
 from graphguard.reporters import run as report
+from graphguard.reporters.printable import printable
 from graphguard.running import place, processes, program, variables
 from graphguard.running.outcome import outcome
 
@@ -92,7 +94,9 @@ def _finish(code: int, directory: Path, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(rendered)
     else:
-        sys.stderr.write(report.render(seen))
+        # Whether it may have colours depends on where it goes.
+        with redirect_stdout(sys.stderr):
+            sys.stdout.write(report.render(seen))
     return code or int(seen.found)
 
 
@@ -107,5 +111,5 @@ def _write(path: Path, content: str) -> None:
 
 
 def _say(sentence: str) -> None:
-    sys.stderr.write(f"graphguard: {sentence}\n")
+    sys.stderr.write(f"graphguard: {printable(sentence)}\n")
     sys.stderr.flush()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,6 +82,16 @@ def test_every_part_of_a_graph_is_compared() -> None:
         told = msgspec.to_builtins(on.difference)
         parts = ("calls", "tensors", "nodes", "graph_kind", "memory_bytes")
         assert [name for name in parts if told[name]] == [part]
+
+
+@pytest.mark.skipif(
+    "memory_bytes" not in Signature.__struct_fields__, reason="signatures hold no memory yet"
+)
+def test_memory_that_a_capture_reserved_is_compared() -> None:
+    before, after = (msgspec.structs.replace(graph(), memory_bytes=n) for n in (0, 2**21))
+    (on,) = compare(job([before]), job([after])).graphs
+    assert on.difference.memory_bytes == (0, 2**21)
+    assert not compare(job([after]), job([after])).any
 
 
 def test_graphs_whose_nodes_one_recording_has_not_are_counted() -> None:

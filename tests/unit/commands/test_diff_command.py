@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,23 @@ def test_recordings_without_a_common_rank_end_with_2(
     manifest.write(Manifest(5, 8, ()), tmp_path / "b")
     assert main(["diff", before, str(tmp_path / "b")]) == 2
     assert "no rank in common" in capsys.readouterr().err
+
+
+def test_it_imports_no_torch_and_rich_only_for_a_table(tmp_path: Path) -> None:
+    before = written(tmp_path / "a", [graph(call())])
+    after = written(tmp_path / "b", [graph(call(count=1))])
+    code = (
+        "import sys\n"
+        "from graphguard.commands import main\n"
+        "main(sys.argv[1:])\n"
+        "print(sorted({'torch', 'rich', 'numpy'} & sys.modules.keys()))\n"
+    )
+    for other, modules in ((before, "[]"), (after, "['rich']")):
+        ended = subprocess.run(
+            [sys.executable, "-c", code, "diff", before, other],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert ended.stdout.splitlines()[-1] == modules

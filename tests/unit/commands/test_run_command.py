@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -167,6 +168,30 @@ def test_a_directory_that_the_program_removes_does_not_hide_its_exit_code(
     ended = run("--output", str(directory), "--", "sh", "-c", f"rm -r {directory}; exit {end}")
     assert ended.returncode == code
     assert "cannot be read" in ended.stderr
+
+
+def test_a_report_that_goes_to_a_file_has_no_colours_though_the_program_has_a_terminal(
+    tmp_path: Path,
+) -> None:
+    terminal, its_end = pty.openpty()
+    try:
+        ended = subprocess.run(
+            [
+                *(sys.executable, "-m", "graphguard", "run", "--output", str(tmp_path / "run")),
+                *("--", sys.executable, "-c"),
+                "from graphguard.blackbox.writer import process_box; process_box()",
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "GRAPHGUARD_RING_ENTRIES": "64"},
+            stdout=its_end,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(terminal)
+        os.close(its_end)
+    assert b"before newest" in ended.stderr
+    assert b"\x1b" not in ended.stderr
 
 
 @pytest.mark.parametrize("argv", [["run"], ["run", "--"], ["run", "--json", "--"]])
