@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -58,16 +58,12 @@ def _total(nodes: Iterable[GraphNode]) -> int | None:
     return sum(node.count for node in nodes) or None
 
 
-def _changes(ours: Iterable[GraphNode], theirs: Iterable[GraphNode]) -> Iterable[NodeChange]:
-    before, after = set(ours), set(theirs)
+def _changes(ours: Sequence[GraphNode], theirs: Sequence[GraphNode]) -> Iterable[NodeChange]:
     changed: dict[tuple[str, str], tuple[list[GraphNode], list[GraphNode]]] = {}
-    for side, nodes in enumerate((before - after, after - before)):
+    for side, (nodes, others) in enumerate(((ours, set(theirs)), (theirs, set(ours)))):
         for node in nodes:
-            changed.setdefault((node.kind, node.name), ([], []))[side].append(node)
+            if node not in others:
+                changed.setdefault((node.kind, node.name), ([], []))[side].append(node)
     for (kind, name), (gone, added) in sorted(changed.items()):
-        yield NodeChange(
-            kind,
-            name,
-            tuple(sorted(gone, key=lambda node: node.alike)),
-            tuple(sorted(added, key=lambda node: node.alike)),
-        )
+        # In the order of the signature, which sorts its nodes.
+        yield NodeChange(kind, name, tuple(gone), tuple(added))
