@@ -110,6 +110,11 @@ DECODE_STEPS = Variable(
     "how many steps of decodes the uniform scheduler for vLLM runs at most while prefills wait",
     "4",
 )
+RUN = Variable(
+    "GRAPHGUARD_RUN",
+    "where each Python process of graphguard run says that it has started; set by that command",
+    "",
+)
 CUDA_DRIVER = Variable(
     "GRAPHGUARD_CUDA_DRIVER",
     "the library that is opened as the CUDA driver; for tests",
@@ -152,6 +157,7 @@ VARIABLES = (
     METRICS,
     METRICS_RUN,
     DECISIONS,
+    RUN,
     CUDA_DRIVER,
     NCCL_PLUGIN,
     NEXT_PLUGIN,

@@ -110,3 +110,16 @@ class CommandError(GraphguardError):
     """A command that could not run. ``exit_code`` is what the process ends with."""
 
     exit_code = 2
+
+
+class ProgramNotStarted(CommandError):
+    """A program that ``graphguard run`` could not start. Its exit code is that of a shell."""
+
+    def __init__(self, program: str, cause: OSError) -> None:
+        reason = cause.strerror or str(cause)
+        super().__init__(
+            f"cannot run {program!r}: {reason}",
+            hint="name a program after --, with its arguments: graphguard run -- python serve.py",
+        )
+        absent = isinstance(cause, FileNotFoundError | NotADirectoryError)
+        self.exit_code = 127 if absent else 126

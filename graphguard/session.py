@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_NO_JOB = (0, 1)
+
+
 class Session:
     """Signatures in the order of their capture, and what a manifest says besides.
 
@@ -25,28 +29,34 @@ class Session:
         signatures: One for each captured graph that is still in use.
         query_lens: For each role, the query tokens of a request in a uniform decode step.
         mode: The mode of the guard that recorded last.
+        on_change: Called after each change of the signatures.
     """
 
     def __init__(self) -> None:
         self.signatures: list[Signature] = []
         self.query_lens: dict[str, int] = {}
         self.mode: Mode | None = None
+        self.on_change: Callable[[], None] = _nothing
+        self._place = _NO_JOB
 
     def record(self, signature: Signature) -> None:
         """Keep a signature."""
         self.signatures.append(signature)
+        self._changed()
 
     def replace(self, old: Signature, new: Signature) -> None:
         """Keep ``new`` in the place of ``old``, whose graph was captured again."""
         for place, signature in enumerate(self.signatures):
             if signature is old:
                 self.signatures[place] = new
-                return
-        self.signatures.append(new)
+                break
+        else:
+            self.signatures.append(new)
+        self._changed()
 
     def manifest(self) -> Manifest:
         """Return the manifest of this process as it is now."""
-        rank, world_size = process_rank()
+        rank, world_size = self._rank()
         return Manifest(
             rank=rank,
             world_size=world_size,
@@ -79,6 +89,19 @@ class Session:
             )
         return manifest.write(self.manifest(), target)
 
+    def _changed(self) -> None:
+        if (place := process_rank()) != _NO_JOB:
+            self._place = place
+        self.on_change()
+
+    def _rank(self) -> tuple[int, int]:
+        """Return the rank of this process, or that of its last capture if it knows it no more.
+
+        A program leaves its process group before it ends, and manifests are written after that.
+        """
+        place = process_rank()
+        return self._place if place == _NO_JOB else place
+
 
 def process_rank() -> tuple[int, int]:
     """Return the global rank of this process and the number of ranks.
@@ -102,6 +125,10 @@ def versions() -> dict[str, str]:
             found["cuda"] = str(torch.version.cuda)
             found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
     return found
+
+
+def _nothing() -> None:
+    """Do nothing about a change."""
 
 
 def _natural(name: str, default: int) -> int:

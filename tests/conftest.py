@@ -17,6 +17,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         "GRAPHGUARD_METRICS",
         "GRAPHGUARD_METRICS_RUN",
         "GRAPHGUARD_DECISIONS",
+        "GRAPHGUARD_RUN",
         "GRAPHGUARD_ON_MISMATCH",
         "GRAPHGUARD_PADDED",
         "GRAPHGUARD_UNIFORM_GRAPHS",

@@ -27,6 +27,8 @@ COMMANDS = {
     "blackbox": "BlackboxCommand",
     "demo": "DemoCommand",
     "doctor": "DoctorCommand",
+    "run": "RunCommand",
+    "diff": "DiffCommand",
 }
 """Each command, which is a module of this package, and its class there."""
 

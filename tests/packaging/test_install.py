@@ -111,6 +111,9 @@ def test_a_wheel_says_what_it_fits_and_holds_the_package_alone(
     packages = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert packages == {"graphguard"}
     assert {"graphguard/py.typed", "graphguard/_core.pyi", "graphguard/__init__.py"} <= set(names)
+    # Not a package: the directory goes on the path of the programs that graphguard run starts.
+    hook = [name for name in names if name.startswith("graphguard/running/hook/")]
+    assert hook == ["graphguard/running/hook/sitecustomize.py"]
     assert len([name for name in names if name.startswith("graphguard/_core.")]) == 2
     assert [name for name in names if name.endswith((".cpp", ".h", ".o"))] == []
     assert any(name.endswith("/licenses/LICENSE") for name in names)

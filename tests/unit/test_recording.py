@@ -16,6 +16,7 @@ from graphguard import (
     GraphMode,
     Reason,
     Session,
+    Signature,
     SignatureTable,
     graphs,
     manifest,
@@ -145,3 +146,25 @@ assert recording.signature.graph_kind == "__main__.Graph"
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert (tmp_path / "m" / "manifest.rank0.json").exists()
+
+
+def test_the_rank_of_a_manifest_is_that_of_the_captures_after_the_process_has_left_its_group(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def place() -> tuple[int, int]:
+        written = session.manifest()
+        return written.rank, written.world_size
+
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    session.record(Signature(GraphKey("target"), BatchDescriptor.of(1, 1)))
+    assert place() == (2, 4)
+
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    session.record(Signature(GraphKey("target"), BatchDescriptor.of(2, 1)))
+    assert place() == (2, 4)
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert place() == (1, 2)

@@ -120,6 +120,7 @@ def engine(
     faults: Sequence[Fault] = (),
     step_seconds: int = 30,
     extra_environment: dict[str, str] | None = None,
+    under: Sequence[str] = (),
     **arguments: Any,
 ) -> Iterator[EngineRun]:
     """Start an engine, and end it and all that it left behind.
@@ -130,6 +131,7 @@ def engine(
         faults: What goes wrong.
         step_seconds: VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS.
         extra_environment: More variables; they win over the harness's own.
+        under: A command that runs the engine, given after it.
         **arguments: More arguments of ``LLM``; they win over the harness's own.
 
     Raises:
@@ -138,7 +140,7 @@ def engine(
     with directory_with_model() as directory:
         (directory / _REPLIES).touch()
         with running(
-            _command(directory, arguments),
+            [*under, *_command(directory, arguments)],
             directory,
             emulate=emulate,
             graphguard=graphguard,
