@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.vllm.engine.emulation import faults, settings, stand_ins
+from tests.vllm.engine.emulation import experts, faults, settings, stand_ins
 from tests.vllm.engine.emulation.patching import replace
 from tests.vllm.engine.emulation.recording import descriptor_fields, worker
 from tests.vllm.engine.emulation.settings import Emulation, Piecewise, Settings
@@ -24,6 +24,7 @@ def register() -> None:
         stand_ins.install()
     if told.emulation.piecewise is Piecewise.BREAKABLE:
         stand_ins.break_at_attention()
+    experts.install()
     _trace_the_worker(told)
     _capture_at_start(told.emulation)
     faults.install(told)
@@ -36,7 +37,9 @@ def _trace_the_worker(told: Settings) -> None:
 
     def init_device(original: Callable[..., Any]) -> Callable[..., Any]:
         def started(self: Any) -> None:
-            worker.start(self.rank, told.directory)
+            parallel = self.parallel_config
+            first = parallel.data_parallel_index * parallel.world_size
+            worker.start(first + self.rank, told.directory)
             original(self)
 
         return started
