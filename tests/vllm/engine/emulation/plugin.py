@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.vllm.engine.emulation import experts, faults, settings, stand_ins
+from tests.vllm.engine.emulation import asynchronous, experts, faults, settings, stand_ins
 from tests.vllm.engine.emulation.patching import replace
 from tests.vllm.engine.emulation.recording import descriptor_fields, worker
 from tests.vllm.engine.emulation.settings import Emulation, Piecewise, Settings
@@ -24,6 +24,8 @@ def register() -> None:
         stand_ins.install()
     if told.emulation.piecewise is Piecewise.BREAKABLE:
         stand_ins.break_at_attention()
+    if told.emulation.asynchronous:
+        asynchronous.install()
     experts.install()
     _trace_the_worker(told)
     _capture_at_start(told.emulation)
