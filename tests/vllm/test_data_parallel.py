@@ -12,13 +12,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from graphguard.agreement.group import Agreement
 from graphguard.agreement.store import GroupMembers
+from graphguard.batch import BatchDescriptor
 from graphguard.environment import Mode
 from graphguard.errors import AgreementError, RanksDiverged
+from graphguard.session import Session
+from graphguard.signature import CollectiveCall, Signature
 from graphguard.vllm import data_parallel_v1, worker_guard
 from graphguard.vllm.data_parallel import DataParallelSteps
+from graphguard.vllm.model_guard import ModelGuard
 from tests.unit.agreement.ranks import all_at_once, memory
 from tests.vllm import dispatchers
 from tests.vllm.v2.versions import VERSIONS, check
@@ -153,6 +158,36 @@ def test_captures_that_differ_are_told() -> None:
     assert all("target/full" in text for rank in range(2) for text in observed.texts(rank))
     assert len(observed.texts(0)) == 1
     assert [type(result) for result in enforced.sealed] == [AgreementError] * 2
+
+
+def call(group: str, rank: int) -> CollectiveCall:
+    return CollectiveCall("all_reduce", 64, "float32", "sum", None, None, group, 2, rank)
+
+
+@pytest.mark.parametrize("count", [64, 65])
+def test_calls_within_tensor_parallel_groups_may_be_on_other_ranks(count: int) -> None:
+    """Each of the two has a TP group of its own, and both one DP group."""
+    store, ranks = memory(), (0, 2)
+    steps = []
+    for place in range(2):
+        members = GroupMembers(place, ranks, "dp:0[0,2]")
+        agreement = Agreement(store, members, Mode.OBSERVE, seconds=20.0)
+        steps.append(DataParallelSteps(agreement, None))
+
+    def sealing(place: int) -> Callable[[], bool]:
+        mine = ("tp:0[0-1]", "tp:0[2-3]")[place]
+        shared = structs.replace(call("dp:0[0,2]", place), count=(64, count)[place])
+        guard = ModelGuard("target", Mode.OBSERVE, Session())
+        signature = Signature(
+            guard.key, BatchDescriptor.of(16, 2), collectives=(call(mine, 0), shared)
+        )
+        guard.add(signature, SimpleNamespace(mode="FULL", descriptor=None))
+        return lambda: steps[place].seal([guard])
+
+    assert all_at_once([sealing(place) for place in range(2)]) == [True, True]
+
+    expected = 0 if count == 64 else 1
+    assert [made.agreement.num_divergences for made in steps] == [expected] * 2
 
 
 def test_a_fault_of_the_guard_does_not_reach_the_engine_in_observe(

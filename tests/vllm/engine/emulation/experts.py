@@ -28,7 +28,8 @@ def install() -> None:
     def compute_sp_num_tokens(*args: Any, **kwargs: Any) -> list[int]:
         # Numbers on the CPU, which a CUDA capture leaves alone and an emulated one would record.
         with _disable_current_modes():
-            return sizes(*args, **kwargs)
+            tokens: list[int] = sizes(*args, **kwargs)
+        return tokens
 
     replace(forward_context, "_compute_sp_num_tokens", compute_sp_num_tokens)
 

@@ -50,7 +50,10 @@ def _trace_the_worker(told: Settings) -> None:
         def counted(self: Any, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
             if tokens := scheduler_output.total_num_scheduled_tokens:
                 faults.faults.look()
-                worker.begin_step(len(scheduler_output.num_scheduled_tokens), tokens)
+                drafts = scheduler_output.scheduled_spec_decode_tokens.values()
+                unknown = any(-1 in tokens_of for tokens_of in drafts)
+                num_reqs = len(scheduler_output.num_scheduled_tokens)
+                worker.begin_step(num_reqs, tokens, unknown=unknown)
             try:
                 return original(self, scheduler_output, *args, **kwargs)
             finally:
