@@ -100,6 +100,14 @@ class Agreement:
         return self._ledger
 
     @property
+    def remote_ranks(self) -> tuple[int, ...]:
+        """The global ranks of other nodes, which have a ledger of their own."""
+        if self._ledger is None:
+            return ()
+        here = {self._group.ranks[rank] for rank in self._ledger.ranks}
+        return tuple(rank for rank in self._group.ranks if rank not in here)
+
+    @property
     def stopped_by(self) -> Divergence | None:
         """What makes every further launch of this group a hang, if there is something."""
         return self._stopped_by

@@ -59,7 +59,7 @@ def recapture(runner: Any, worker: WorkerGuard, role: str, graph: int) -> str:  
     old = steps.guard.signatures[graph]
     batch: BatchDescriptor = old.batch
     steps.guard.replace(graph, captures.signature(choice, old.key, batch))
-    worker.seal(runner)
+    worker.seal(runner, everywhere=True)
     return str(steps.guard.signatures[graph])
 
 
