@@ -110,6 +110,12 @@ DECODE_STEPS = Variable(
     "how many steps of decodes the uniform scheduler for vLLM runs at most while prefills wait",
     "4",
 )
+INSTALL = Variable(
+    "GRAPHGUARD_INSTALL",
+    "0 or 1: whether every CUDA graph of torch is recorded in this process, from the import of "
+    "torch on",
+    "0",
+)
 VARIABLES = (
     MODE,
     DIRECTORY,
@@ -123,6 +129,7 @@ VARIABLES = (
     METRICS,
     METRICS_RUN,
     DECISIONS,
+    INSTALL,
 )
 
 
@@ -233,10 +240,23 @@ def uniform_graphs_wanted() -> bool:
     Raises:
         ConfigurationError: If the environment says neither 0 nor 1.
     """
-    text = UNIFORM_GRAPHS.value or UNIFORM_GRAPHS.default
+    return _switched_on(UNIFORM_GRAPHS)
+
+
+def install_wanted() -> bool:
+    """Return whether every CUDA graph of torch is to be recorded.
+
+    Raises:
+        ConfigurationError: If the environment says neither 0 nor 1.
+    """
+    return _switched_on(INSTALL)
+
+
+def _switched_on(variable: Variable) -> bool:
+    text = variable.value or variable.default
     if text not in ("0", "1"):
         raise ConfigurationError(
-            f"the environment variable {UNIFORM_GRAPHS.name} is {text!r}", hint="use 0 or 1"
+            f"the environment variable {variable.name} is {text!r}", hint="use 0 or 1"
         )
     return text == "1"
 

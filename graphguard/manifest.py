@@ -81,6 +81,7 @@ class _Graph(msgspec.Struct, omit_defaults=True):
     num_inputs: Natural = 0
     graph_kind: Name = ""
     nodes: Name = ""
+    memory_bytes: Natural = 0
 
 
 class _Document(msgspec.Struct):
@@ -185,6 +186,7 @@ def _graph(signature: Signature, positions: dict[CollectiveCall, int]) -> _Graph
         num_inputs=signature.num_inputs,
         graph_kind=signature.graph_kind,
         nodes=signature.nodes,
+        memory_bytes=signature.memory_bytes,
     )
 
 
@@ -236,6 +238,7 @@ def _signature(graph: _Graph, calls: tuple[CollectiveCall, ...], source: str) ->
             collectives=tuple(map(calls.__getitem__, graph.calls)),
             graph_kind=graph.graph_kind,
             nodes=graph.nodes,
+            memory_bytes=graph.memory_bytes,
         )
     except (DescriptorError, IndexError) as error:
         raise ManifestError(f"{source}: {_reason(error)}", hint="was it edited by hand?") from error

@@ -12,6 +12,7 @@ from graphguard.batch import BatchDescriptor
 from graphguard.errors import CaptureError, ConfigurationError
 from graphguard.graphs.tensors import input_specs, output_specs
 from graphguard.policy import parse_setting
+from graphguard.recorders import own_captures
 from graphguard.session import Session, default_session, process_rank
 from graphguard.signature import GraphKey, GraphMode, Signature
 
@@ -27,6 +28,7 @@ class Recording:
         key: The family that the graph belongs to.
         batch: The descriptor it is captured for.
         keep: Called with the signature when the recording has ended.
+        claims: Whether captures on this thread are nobody else's business meanwhile.
     """
 
     def __init__(
@@ -34,7 +36,10 @@ class Recording:
         key: GraphKey,
         batch: BatchDescriptor,
         keep: Callable[[Signature], object] | None = None,
+        *,
+        claims: bool = True,
     ) -> None:
+        self._claims = claims
         self._key = key
         self._batch = batch
         self._keep = keep
@@ -77,6 +82,8 @@ class Recording:
         self._outputs = outputs
 
     def __enter__(self) -> Recording:
+        if self._claims:
+            own_captures.claim()
         # Without torch there are no calls of torch.distributed to record.
         if "torch" in sys.modules:
             try:
@@ -93,6 +100,8 @@ class Recording:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._claims:
+            own_captures.release()
         if self._recorder is not None:
             self._recorder.__exit__(kind, error, traceback)
         if error is not None:

@@ -174,6 +174,8 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
         collectives: Its collective calls, in order.
         graph_kind: What kind of graph it is: ``torch.cuda`` or ``emulated``.
         nodes: Digest of the graph's nodes, or empty where nobody looked.
+        memory_bytes: Device memory that the capture reserved. It depends on what the allocator
+            had at hand, so no digest covers it.
     """
 
     key: GraphKey
@@ -183,6 +185,7 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
     collectives: tuple[CollectiveCall, ...] = ()
     graph_kind: str = ""
     nodes: str = ""
+    memory_bytes: int = 0
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
