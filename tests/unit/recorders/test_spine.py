@@ -10,6 +10,10 @@ from graphguard.recorders.spine_patches import PatchAdapter
 from tests.unit.recorders import hooked_graphs
 from tests.unit.recorders.graph_libraries import Library, of_installed_torch
 from tests.unit.recorders.spine_behaviour import *  # noqa: F403
+from tests.unit.recorders.spine_fixtures import box, install
+from tests.unit.recorders.spine_launches import *  # noqa: F403
+
+__all__ = ["box", "install"]
 
 LIBRARIES = (
     of_installed_torch(),
