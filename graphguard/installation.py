@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from graphguard import environment
+from graphguard import environment, program_libraries
 from graphguard.batch import BatchDescriptor
 from graphguard.environment import Mode
 from graphguard.errors import ConfigurationError
@@ -27,12 +26,13 @@ class Installation:
 
     Attributes:
         mode: ``observe`` or ``enforce``.
+        adapters: What tells of graphs, one for each library that this process has imported.
     """
 
-    def __init__(self, program: ProgramGraphs, adapters: list[Adapter]) -> None:
+    def __init__(self, program: ProgramGraphs) -> None:
         self.mode = program.mode
+        self.adapters: list[Adapter] = []
         self._program = program
-        self._adapters = adapters
 
     @property
     def signatures(self) -> tuple[Signature, ...]:
@@ -125,9 +125,8 @@ class Installation:
     def uninstall(self) -> None:
         """Record nothing any more. What was recorded stays in the session."""
         self._program.active = False
-        for adapter in self._adapters:
-            adapter.uninstall()
-        self._adapters = []
+        while self.adapters:
+            self.adapters.pop().uninstall()
 
     def _watch(self, graph: object) -> GraphWatch | None:
         from graphguard.program_graphs import GraphWatch
@@ -146,7 +145,9 @@ def install(mode: Mode | str | None = None, session: Session = default_session) 
 
     Nothing of the program changes: Inductor's graph trees, SGLang and vLLM are seen as they are.
     Graphs that a guard, :func:`graphguard.record` or the vLLM plugin records are left to them.
-    Emulated graphs count like CUDA's. Called again with the same mode, it does nothing more.
+    Emulated graphs count like CUDA's. Streams of cupy are watched, too: ``end_capture`` returns a
+    :class:`graphguard.graphs.cupy.CupyGraph` then. Called again with the same mode, it does
+    nothing more.
 
     Args:
         mode: ``observe`` or ``enforce``; without it, what ``GRAPHGUARD_MODE`` says. In ``off``
@@ -154,9 +155,23 @@ def install(mode: Mode | str | None = None, session: Session = default_session) 
         session: Where signatures are kept for the manifest.
 
     Raises:
-        ConfigurationError: If torch is not installed or not what graphguard was written for, or if
-            this was called before with another mode.
+        ConfigurationError: If neither torch nor cupy is installed, if torch is not what graphguard
+            was written for, or if this was called before with another mode.
     """
+    # Not needed to import graphguard.
+    from importlib.util import find_spec
+
+    if find_spec("torch") is not None:
+        import torch  # noqa: F401 - so that an error of its adapter is raised here
+    elif find_spec("cupy") is None:
+        raise ConfigurationError(
+            "there are no CUDA graphs to record: neither torch nor cupy is installed",
+            hint="pip install torch, or use graphguard.record(...) for graphs of other libraries",
+        )
+    return _install(mode, session)
+
+
+def _install(mode: Mode | str | None, session: Session) -> Installation:
     global _installed  # noqa: PLW0603 - one for each process, as the classes that are wrapped are
     wanted = environment.mode() if mode is None else environment.parse_mode(mode, "install()")
     if _installed is not None:
@@ -169,17 +184,21 @@ def install(mode: Mode | str | None = None, session: Session = default_session) 
     from graphguard.program_graphs import ProgramGraphs
 
     program = ProgramGraphs(wanted, session)
-    installation = Installation(program, [])
     if wanted is Mode.OFF:
         program.active = False
-        return installation
+        return Installation(program)
     session.mode = wanted
-    installation._adapters = _adapters(program)
+    installation = Installation(program)
+    try:
+        program_libraries.watch(program, installation.adapters)
+    except BaseException:
+        installation.uninstall()
+        raise
     _installed = installation
     rank, _ = process_rank()
     logger().info(
-        "graphguard %s, rank %d: every CUDA graph of torch is recorded from now on (mode %s); "
-        "graphs that were captured before are not, nor those of other libraries",
+        "graphguard %s, rank %d: every CUDA graph that torch or cupy captures is recorded from now "
+        "on (mode %s); graphs that were captured before are not, nor those of other libraries",
         __version__,
         rank,
         wanted,
@@ -196,7 +215,7 @@ def uninstall() -> None:
 
 
 def install_if_wanted() -> None:
-    """Install once torch is imported, if ``GRAPHGUARD_INSTALL`` asks for it."""
+    """Install once torch or cupy is imported, if ``GRAPHGUARD_INSTALL`` asks for it."""
     if environment.INSTALL.value is None:
         return
     try:
@@ -204,65 +223,14 @@ def install_if_wanted() -> None:
             return
         from graphguard.importing import after_import
 
-        after_import("torch", _install_quietly)
+        for library in program_libraries.LIBRARIES:
+            after_import(library, _install_quietly)
     except Exception as error:  # noqa: BLE001 - the program did not ask for anything itself
         logger().warning("graphguard is not installed: %s", error)
 
 
 def _install_quietly() -> None:
     try:
-        install()
+        _install(None, default_session)
     except Exception as error:  # noqa: BLE001 - the program must start without us
         logger().warning("graphguard is not installed: %s", error)
-
-
-def _adapters(program: ProgramGraphs) -> list[Adapter]:
-    """Return the adapters that tell of the graphs of this process, installed."""
-    from graphguard.recorders.spine import torch_adapter
-
-    try:
-        import torch
-    except ImportError as error:
-        raise ConfigurationError(
-            "there are no CUDA graphs of torch to record: torch is not installed",
-            hint="pip install torch, or use graphguard.record(...) for graphs of other libraries",
-        ) from error
-    adapters = [torch_adapter(torch)]
-    adapters[0].install(program)
-    _load_when_needed(torch)
-    _emulated(program, adapters)
-    return adapters
-
-
-def _emulated(program: ProgramGraphs, adapters: list[Adapter]) -> None:
-    """Watch emulated graphs, too, once there can be any."""
-    from graphguard.importing import after_import
-    from graphguard.recorders.spine_patches import PatchAdapter
-
-    def watch() -> None:
-        if program.active:
-            from graphguard.graphs.emulated import EmulatedGraph
-
-            adapter = PatchAdapter(EmulatedGraph)
-            adapter.install(program)
-            adapters.append(adapter)
-
-    after_import("graphguard.graphs.emulated", watch)
-
-
-def _load_when_needed(torch: Any) -> None:  # noqa: ANN401 - the module
-    """Load what records before the first capture, and only in processes that use CUDA.
-
-    It loads torch's compiler, which takes seconds. Torch has no public way to be told; without
-    this one, it is loaded within the first capture.
-    """
-
-    def load() -> None:
-        try:
-            import graphguard.recorders.c10d  # noqa: F401
-        except Exception as error:  # noqa: BLE001 - the program must start without us
-            logger().warning("captures will not be recorded: %r", error)
-
-    lazy_call = getattr(torch.cuda, "_lazy_call", None)
-    if lazy_call is not None and "graphguard.recorders.c10d" not in sys.modules:
-        lazy_call(load)

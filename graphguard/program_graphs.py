@@ -165,8 +165,8 @@ class GraphWatch:
     def capturing(self, graph: Any) -> None:  # noqa: ANN401 - a graph of any library
         """Note what is known of the graph as its capture begins."""
         try:
-            # A graph without a pool has its memory to itself.
-            self._pool = graph.pool() if hasattr(graph, "pool") else None
+            # The graphs of a library that does not tell are taken for those of one pool.
+            self._pool = graph.pool() if hasattr(graph, "pool") else type(graph).__qualname__
         except Exception as error:  # noqa: BLE001 - the program's capture goes on
             self._program.say_once("pool", f"the memory pool of a graph is not known: {error!r}")
 

@@ -2,7 +2,8 @@
 
 Two adapters tell it of torch. From 2.14 on torch has hooks (``spine_hooks.py``); before, the
 methods of ``torch.cuda.CUDAGraph`` are wrapped (``spine_patches.py``). Emulated graphs are told by
-the latter. All tell the same, in this order and on the thread that captures or replays:
+the latter, those of cupy by a third one (``spine_cupy.py``). All tell the same, in this order and
+on the thread that captures or replays:
 
     capture_begins -> watch.capturing -> watch.captured or watch.failed
     -> (watch.replay_begins -> watch.replay_ended)* -> watch.gone
@@ -13,6 +14,7 @@ What listens must not raise, save from ``replay_begins``: an error of that one s
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -93,6 +95,13 @@ class Attachment:
         """
         error = sys.exc_info()[1]
         return error is not None and id(error) != self._handled
+
+    def gone_with(self, graph: Any) -> None:  # noqa: ANN401
+        """Tell the watch when the graph is collected, where its library does not."""
+        finalizer = weakref.finalize(graph, self.watch.gone)
+        # At the end of the process nothing is left to be told.
+        finalizer.atexit = False
+        self.handles.append(finalizer.detach)
 
     def detach(self) -> None:
         """Remove from the graph what was registered on it."""

@@ -6,14 +6,10 @@ program keeps (vLLM's breakable graphs keep ``graph.replay``) is the wrapped one
 
 from __future__ import annotations
 
-import functools
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 from graphguard.recorders.spine import Listener, attached, begin
-
-Method = Callable[..., Any]
+from graphguard.recorders.wrapping import Method, Wrapping
 
 
 class PatchAdapter:
@@ -25,7 +21,7 @@ class PatchAdapter:
 
     def __init__(self, graph_class: type) -> None:
         self._class = graph_class
-        self._originals: dict[str, Method | None] = {}
+        self._wrapping = Wrapping()
         self._listener: Listener | None = None
 
     def install(self, listener: Listener) -> None:
@@ -37,20 +33,12 @@ class PatchAdapter:
             ("replay", _replay),
             ("reset", _reset),
         ):
-            # A method that is only inherited is wrapped here and not where it comes from.
-            self._originals[name] = vars(self._class).get(name)
-            original: Method = getattr(self._class, name)
-            setattr(self._class, name, functools.wraps(original)(make(original)))
+            self._wrapping.wrap(self._class, name, make)
 
     def uninstall(self) -> None:
         """Take the wrappers away. A bound method that is kept somewhere still has its own."""
         self._listener = None
-        while self._originals:
-            name, original = self._originals.popitem()
-            if original is None:
-                delattr(self._class, name)
-            else:
-                setattr(self._class, name, original)
+        self._wrapping.undo()
 
     def _capture_begin(self, original: Method) -> Method:
         def capture_begin(graph: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -84,10 +72,7 @@ def _capture_end(original: Method) -> Method:
         if failed:
             attachment.watch.failed()
             return result
-        finalizer = weakref.finalize(graph, attachment.watch.gone)
-        # At the end of the process nothing is left to be told.
-        finalizer.atexit = False
-        attachment.handles.append(finalizer.detach)
+        attachment.gone_with(graph)
         attachment.watch.captured(graph)
         return result
 

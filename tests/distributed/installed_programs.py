@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -87,10 +88,13 @@ def captures_that_differ() -> dict[str, Any]:
     installation = graphguard.install("enforce", Session())
     last = dist.get_rank() == dist.get_world_size() - 1
     (graph,) = captured(16 if last else 8)
-    errors = []
-    for call in (lambda: installation.agree(dist.group.WORLD), graph.replay):
+
+    def error_of(call: Callable[[], object]) -> str:
         try:
             call()
         except AgreementError as error:
-            errors.append(error.message)
-    return {"errors": errors}
+            return error.message
+        return ""
+
+    agree = error_of(lambda: installation.agree(dist.group.WORLD))
+    return {"errors": [agree, error_of(graph.replay)]}

@@ -89,7 +89,14 @@ class Library:
         name: What a failing test shows.
         graph_class: Its class of graphs.
         adapter: Makes a new adapter.
+
+    Attributes:
+        has_pools: Whether its graphs are captured into pools that can be named.
+        can_be_invalidated: Whether the end of a capture can fail.
+        has_modes: Whether modes of torch are what they always are while it captures.
     """
+
+    has_pools = can_be_invalidated = has_modes = True
 
     def __init__(self, name: str, graph_class: Any, adapter: Callable[[], Adapter]) -> None:
         self.name = name
@@ -107,6 +114,10 @@ class Library:
             yield
         finally:
             graph.capture_end()
+
+    def invalidate(self, graph: Any, invalid: bool) -> None:
+        """Let the end of the next capture into a graph fail, or not."""
+        graph.invalidated = invalid
 
     def captured(self, body: Callable[[], object] = lambda: None, **options: Any) -> Any:
         graph = self.new()

@@ -33,7 +33,9 @@ def install(library: Library, session: Session) -> Iterator[Install]:
     def install(mode: Mode = Mode.OBSERVE) -> Installation:
         program, adapter = ProgramGraphs(mode, session), library.adapter()
         adapter.install(program)
-        installed.append(Installation(program, [adapter]))
+        installation = Installation(program)
+        installation.adapters.append(adapter)
+        installed.append(installation)
         return installed[-1]
 
     yield install

@@ -15,10 +15,15 @@ from tests.unit.recorders.spine_launches import *  # noqa: F403
 
 __all__ = ["box", "install"]
 
+
+class Emulated(Library):
+    has_pools = can_be_invalidated = has_modes = False
+
+
 LIBRARIES = (
     of_installed_torch(),
     Library("stand-in for 2.14", hooked_graphs.CUDAGraph, lambda: HookAdapter(hooked_graphs)),
-    Library("emulated", EmulatedGraph, lambda: PatchAdapter(EmulatedGraph)),
+    Emulated("emulated", EmulatedGraph, lambda: PatchAdapter(EmulatedGraph)),
 )
 
 
