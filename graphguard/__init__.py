@@ -6,7 +6,7 @@ See the README for what it catches and what it does not.
 from typing import TYPE_CHECKING, Any
 
 from graphguard.batch import BatchDescriptor
-from graphguard.environment import Mode
+from graphguard.environment import INTERPOSE, NCCL_PLUGIN, Mode
 from graphguard.errors import (
     AgreementError,
     BlackBoxError,
@@ -42,6 +42,18 @@ if TYPE_CHECKING:
     from graphguard.agreement.group import Agreement
 
 write_manifest = default_session.write_manifest
+
+if INTERPOSE.value:
+    # Now, for it has to be before torch and cupy are imported.
+    from graphguard.recorders.nccl_interposer import enable_from_environment
+
+    enable_from_environment()
+
+if NCCL_PLUGIN.value:
+    # Now, for it has to be before NCCL's first communicator.
+    from graphguard.recorders import nccl_plugin
+
+    nccl_plugin.enable_from_environment()
 
 __all__ = [
     "Action",

@@ -1,4 +1,4 @@
-"""The native half of graphguard: the signature table, the ledger and the black box."""
+"""The native half of graphguard: signature table, ledger, black box, nodes of CUDA graphs."""
 
 from collections.abc import Callable, Sequence
 from mmap import mmap
@@ -327,3 +327,45 @@ class Ledger:
 
     def disown(self) -> None:
         """Publish no more: this is a child after a fork, and the place is its parent's."""
+
+_Extent = tuple[int, int, int]
+_Node = tuple[str, str, _Extent | None, _Extent | None, int, tuple[int, ...], int]
+_Contents = tuple[list[_Node], int, str]
+
+def capture_id(stream: int, /) -> int:
+    """Return the id of what a CUDA stream is being captured into; 0 for nothing, or unknown."""
+
+def capture_of(stream: int, /) -> tuple[int, int, int] | None:
+    """Return what a CUDA stream is being captured into: (id, graph, status); None where unknown.
+
+    The status is 0 for nothing, 1 for a capture, 2 for one that was invalidated; id and graph are
+    0 then.
+    """
+
+def walk_graph(graph: int, /) -> _Contents:
+    """Return what a CUDA graph holds: (nodes, unreadable, error).
+
+    A node is (kind, name, grid, block, shared bytes, parameter bytes, count), see
+    :class:`graphguard.nodes.GraphNode`; nodes come in no order, and alike ones may come apart.
+    ``unreadable`` counts nodes of which the driver did not say all; the error says why nodes are
+    missing. The graph may still be captured into, by this thread.
+    """
+
+def cuda_driver_absence() -> str:
+    """Return why this process has no CUDA driver; empty if it has one."""
+
+class CudaDriver:
+    """A CUDA driver that is not the process's own: a stand-in in tests."""
+
+    def __init__(self, library: str, /) -> None:
+        """Load it. If that is not possible, ``absence`` says why."""
+
+    @property
+    def absence(self) -> str:
+        """Why there is none; empty if there is one."""
+
+    def capture_of(self, stream: int, /) -> tuple[int, int, int] | None:
+        """See :func:`capture_of`."""
+
+    def walk_graph(self, graph: int, /) -> _Contents:
+        """See :func:`walk_graph`."""

@@ -116,6 +116,35 @@ INSTALL = Variable(
     "torch on",
     "0",
 )
+CUDA_DRIVER = Variable(
+    "GRAPHGUARD_CUDA_DRIVER",
+    "the library that is opened as the CUDA driver; for tests",
+    "libcuda.so.1",
+)
+INTERPOSE = Variable(
+    "GRAPHGUARD_INTERPOSE",
+    "0 or 1: whether NCCL's interposer is loaded when graphguard is imported, which has to be "
+    "before torch and cupy",
+    "0",
+)
+NCCL_PLUGIN = Variable(
+    "GRAPHGUARD_NCCL_PLUGIN",
+    "0 or 1: whether NCCL is given graphguard's profiler plugin when graphguard is imported, which "
+    "has to be before the first communicator",
+    "0",
+)
+NEXT_PLUGIN = Variable(
+    "GRAPHGUARD_NEXT_PROFILER_PLUGIN",
+    "another profiler plugin that NCCL's events are passed on to, in the forms of "
+    "NCCL_PROFILER_PLUGIN; without it, the one that was there before",
+    "",
+)
+NCCL_LIBRARY = Variable(
+    "GRAPHGUARD_NCCL_SO",
+    "the file of the real NCCL that the interposer calls; without it, the one that is loaded, the "
+    "one of NVIDIA's wheel, or the one that the loader finds",
+    "",
+)
 VARIABLES = (
     MODE,
     DIRECTORY,
@@ -130,6 +159,9 @@ VARIABLES = (
     METRICS_RUN,
     DECISIONS,
     INSTALL,
+    CUDA_DRIVER,
+    NCCL_PLUGIN,
+    NEXT_PLUGIN,
 )
 
 
@@ -274,3 +306,31 @@ def decode_steps() -> int:
         f"the environment variable {DECODE_STEPS.name} is {text!r}",
         hint="give a number of steps from 1 to 1000",
     )
+
+
+def interposer_wanted() -> bool:
+    """Return whether NCCL's interposer is to be loaded.
+
+    Raises:
+        ConfigurationError: If the environment says neither 0 nor 1.
+    """
+    text = INTERPOSE.value or INTERPOSE.default
+    if text not in ("0", "1"):
+        raise ConfigurationError(
+            f"the environment variable {INTERPOSE.name} is {text!r}", hint="use 0 or 1"
+        )
+    return text == "1"
+
+
+def plugin_wanted() -> bool:
+    """Return whether NCCL is to be given graphguard's profiler plugin.
+
+    Raises:
+        ConfigurationError: If the environment says neither 0 nor 1.
+    """
+    text = NCCL_PLUGIN.value or NCCL_PLUGIN.default
+    if text not in ("0", "1"):
+        raise ConfigurationError(
+            f"the environment variable {NCCL_PLUGIN.name} is {text!r}", hint="use 0 or 1"
+        )
+    return text == "1"

@@ -1,8 +1,9 @@
 """Manifests: every signature of one process, as a file that any later version can read.
 
 The file is JSON. Equal collective calls are written once, in ``calls``, and each graph lists
-positions in it; a model with a hundred layers repeats the same few calls. A manifest holds
-shapes, names and addresses, never the content of a tensor.
+positions in it; a model with a hundred layers repeats the same few calls. The same goes for equal
+nodes, in ``graph_nodes``. A manifest holds shapes, names and addresses, never the content of a
+tensor.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from msgspec import Meta
 from graphguard.batch import BatchDescriptor
 from graphguard.errors import DescriptorError, ManifestError
 from graphguard.files import read_bounded, write_private
+from graphguard.nodes import GraphNode
 from graphguard.signature import (
     CollectiveCall,
     Digests,
@@ -33,7 +35,12 @@ SCHEMA = "graphguard.manifest"
 VERSION = 1
 MAX_BYTES = 64 * 2**20
 MAX_CALLS = 5_000_000
+MAX_NODES = 5_000_000
+MAX_DISAGREEMENTS = 1_000
 FILE_PATTERN = "manifest.rank*.json"
+
+Sentence = Annotated[str, Meta(max_length=4_096)]
+Disagreements = Annotated[tuple[Sentence, ...], Meta(max_length=MAX_DISAGREEMENTS)]
 
 
 def file_name(rank: int) -> str:
@@ -82,9 +89,11 @@ class _Graph(msgspec.Struct, omit_defaults=True):
     graph_kind: Name = ""
     nodes: Name = ""
     memory_bytes: Natural = 0
+    graph_nodes: Annotated[tuple[Natural, ...], Meta(max_length=MAX_NODES)] = ()
+    disagreements: Disagreements = ()
 
 
-class _Document(msgspec.Struct):
+class _Document(msgspec.Struct, omit_defaults=True):
     schema: Name
     version: Natural
     rank: Natural
@@ -97,6 +106,7 @@ class _Document(msgspec.Struct):
     query_lens: Annotated[dict[Name, Natural], Meta(max_length=10_000)]
     calls: Annotated[tuple[CollectiveCall, ...], Meta(max_length=MAX_CALLS)]
     graphs: Annotated[tuple[_Graph, ...], Meta(max_length=1_000_000)]
+    graph_nodes: Annotated[tuple[GraphNode, ...], Meta(max_length=MAX_NODES)] = ()
 
 
 class _Header(msgspec.Struct):
@@ -107,7 +117,8 @@ class _Header(msgspec.Struct):
 def encode(manifest: Manifest) -> bytes:
     """Return a manifest as the bytes of its file."""
     positions: dict[CollectiveCall, int] = {}
-    graphs = tuple(_graph(signature, positions) for signature in manifest.signatures)
+    places: dict[GraphNode, int] = {}
+    graphs = tuple(_graph(signature, positions, places) for signature in manifest.signatures)
     document = _Document(
         schema=SCHEMA,
         version=VERSION,
@@ -121,6 +132,7 @@ def encode(manifest: Manifest) -> bytes:
         query_lens=manifest.query_lens,
         calls=tuple(positions),
         graphs=graphs,
+        graph_nodes=tuple(places),
     )
     return msgspec.json.encode(document) + b"\n"
 
@@ -174,7 +186,9 @@ def write(manifest: Manifest, directory: Path) -> Path:
     return path
 
 
-def _graph(signature: Signature, positions: dict[CollectiveCall, int]) -> _Graph:
+def _graph(
+    signature: Signature, positions: dict[CollectiveCall, int], places: dict[GraphNode, int]
+) -> _Graph:
     calls = tuple(positions.setdefault(call, len(positions)) for call in signature.collectives)
     return _Graph(
         key=signature.key,
@@ -187,6 +201,8 @@ def _graph(signature: Signature, positions: dict[CollectiveCall, int]) -> _Graph
         graph_kind=signature.graph_kind,
         nodes=signature.nodes,
         memory_bytes=signature.memory_bytes,
+        graph_nodes=tuple(places.setdefault(n, len(places)) for n in signature.graph_nodes),
+        disagreements=signature.disagreements,
     )
 
 
@@ -209,6 +225,11 @@ def _manifest(document: _Document, source: str) -> Manifest:
             f"{source} lists more than {MAX_CALLS:,} collective calls",
             hint="is it a manifest of one process?",
         )
+    if sum(len(graph.graph_nodes) for graph in document.graphs) > MAX_NODES:
+        raise ManifestError(
+            f"{source} lists more than {MAX_NODES:,} different nodes of graphs",
+            hint="is it a manifest of one process?",
+        )
     return Manifest(
         rank=document.rank,
         world_size=document.world_size,
@@ -225,20 +246,22 @@ def _manifest(document: _Document, source: str) -> Manifest:
 
 def _signatures(document: _Document, source: str) -> Iterable[Signature]:
     for number, graph in enumerate(document.graphs):
-        yield _signature(graph, document.calls, f"{source}, graph {number} ({graph.key})")
+        yield _signature(graph, document, f"{source}, graph {number} ({graph.key})")
 
 
-def _signature(graph: _Graph, calls: tuple[CollectiveCall, ...], source: str) -> Signature:
+def _signature(graph: _Graph, document: _Document, source: str) -> Signature:
     try:
         return Signature(
             key=graph.key,
             batch=BatchDescriptor.parse(graph.batch),
             tensors=graph.tensors,
             num_inputs=graph.num_inputs,
-            collectives=tuple(map(calls.__getitem__, graph.calls)),
+            collectives=tuple(map(document.calls.__getitem__, graph.calls)),
             graph_kind=graph.graph_kind,
             nodes=graph.nodes,
             memory_bytes=graph.memory_bytes,
+            graph_nodes=tuple(map(document.graph_nodes.__getitem__, graph.graph_nodes)),
+            disagreements=graph.disagreements,
         )
     except (DescriptorError, IndexError) as error:
         raise ManifestError(f"{source}: {_reason(error)}", hint="was it edited by hand?") from error
@@ -247,4 +270,4 @@ def _signature(graph: _Graph, calls: tuple[CollectiveCall, ...], source: str) ->
 def _reason(error: Exception) -> str:
     if isinstance(error, DescriptorError):
         return error.message
-    return "it lists a collective call that the manifest does not hold"
+    return "it lists a collective call or a node that the manifest does not hold"

@@ -157,25 +157,33 @@ class GraphWatch:
         self._pool: Any = None
         self._reserved = 0
         self._memory = graphs.measured_memory(self._measured)
-        self._recording: Recording | None = Recording(program.key, _UNKNOWN_BATCH, claims=False)
-        self._memory.__enter__()
-        self._recording.__enter__()
+        self._recording: Recording | None = None
         self._thread = threading.get_ident()
 
     def capturing(self, graph: Any) -> None:  # noqa: ANN401 - a graph of any library
-        """Note what is known of the graph as its capture begins."""
+        """Begin to record, now that the capture has a number by which recorders in C++ know it."""
         try:
             # The graphs of a library that does not tell are taken for those of one pool.
             self._pool = graph.pool() if hasattr(graph, "pool") else type(graph).__qualname__
+            self._memory.__enter__()
+            self._recording = Recording(
+                self._program.key,
+                _UNKNOWN_BATCH,
+                claims=False,
+                capture_id=graphs.capture_id_of(graph),
+            )
+            self._recording.__enter__()
         except Exception as error:  # noqa: BLE001 - the program's capture goes on
-            self._program.say_once("pool", f"the memory pool of a graph is not known: {error!r}")
+            self._not_recorded(error)
 
     def captured(self, graph: Any) -> None:  # noqa: ANN401
         """Keep the signature."""
-        recording = self._close(None)
-        if recording is None:
-            return
         self.alive = True
+        recording = self._close()
+        if recording is None:
+            if self.failure is None:
+                self._not_recorded(CaptureError("another capture began on this thread meanwhile"))
+            return
         try:
             recording.captured(graph)
             recording.__exit__(None, None, None)
@@ -187,12 +195,12 @@ class GraphWatch:
 
     def failed(self) -> None:
         """Forget a capture that came to nothing."""
-        recording = self._close(None)
+        recording = self._close()
         if recording is None:
             return
         try:
-            error = CaptureError("the capture was given up")
-            recording.__exit__(CaptureError, error, None)
+            given_up = CaptureError("the capture was given up")
+            recording.__exit__(CaptureError, given_up, None)
         except Exception as error:  # noqa: BLE001 - the program has an error of its own
             self._program.say_once("failed", f"a recorder could not be ended: {error!r}")
 
@@ -210,12 +218,12 @@ class GraphWatch:
     def _measured(self, nbytes: int) -> None:
         self._reserved = nbytes
 
-    def _close(self, _: object) -> Recording | None:
+    def _close(self) -> Recording | None:
         """Return the recording if it is still on, which it is once."""
+        self._program.closed(self)
         recording, self._recording = self._recording, None
         if recording is None:
             return None
-        self._program.closed(self)
         self._memory.__exit__(None, None, None)
         if threading.get_ident() == self._thread:
             return recording

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from graphguard.session import Session, default_session, process_rank
 from graphguard.signature import GraphKey, GraphMode, Signature
 
 if TYPE_CHECKING:
-    from graphguard.recorders.c10d import CollectiveRecorder
+    from graphguard.recorders.duty import Duty
     from graphguard.table import SignatureTable
 
 
@@ -29,6 +30,8 @@ class Recording:
         batch: The descriptor it is captured for.
         keep: Called with the signature when the recording has ended.
         claims: Whether captures on this thread are nobody else's business meanwhile.
+        capture_id: The capture, as the driver numbers it, if it is under way; 0 for the captures
+            that are made on this thread.
     """
 
     def __init__(
@@ -38,14 +41,16 @@ class Recording:
         keep: Callable[[Signature], object] | None = None,
         *,
         claims: bool = True,
+        capture_id: int = 0,
     ) -> None:
         self._claims = claims
+        self._capture_id = capture_id
         self._key = key
         self._batch = batch
         self._keep = keep
         self._signature: Signature | None = None
-        self._recorder: CollectiveRecorder | None = None
-        self._failure: Exception | None = None
+        self._duty: Duty | None = None
+        self._watch = ExitStack()
         self._graph: graphs.Graph | None = None
         self._inputs: Mapping[str, Any] = {}
         self._outputs: object = None
@@ -84,14 +89,15 @@ class Recording:
     def __enter__(self) -> Recording:
         if self._claims:
             own_captures.claim()
-        # Without torch there are no calls of torch.distributed to record.
-        if "torch" in sys.modules:
-            try:
-                from graphguard.recorders.c10d import CollectiveRecorder
+        # Slow to import, and not needed by programs that record nothing.
+        from graphguard.recorders.duty import Duty
+        from graphguard.recorders.graph_nodes import watched_captures
 
-                self._recorder = CollectiveRecorder().__enter__()
-            except Exception as error:  # noqa: BLE001 - raised at the end: the capture goes first
-                self._failure = error
+        # Without torch there are no graphs of torch.
+        if "torch" in sys.modules:
+            self._watch.enter_context(watched_captures())
+
+        self._duty = Duty(self._capture_id).__enter__()
         return self
 
     def __exit__(
@@ -102,17 +108,18 @@ class Recording:
     ) -> None:
         if self._claims:
             own_captures.release()
-        if self._recorder is not None:
-            self._recorder.__exit__(kind, error, traceback)
+        self._watch.close()
+        if self._duty is None:
+            return
+        self._duty.__exit__(kind, error, traceback)
         if error is not None:
             return
-        self._signature = self._sign()
+        self._signature = self._sign(self._duty)
         if self._keep is not None:
             self._keep(self._signature)
 
-    def _sign(self) -> Signature:
-        recorder = self._recorder
-        failure = self._failure if recorder is None else recorder.failure
+    def _sign(self, duty: Duty) -> Signature:
+        failure = duty.failure
         if failure is not None:
             rank, _ = process_rank()
             raise CaptureError(
@@ -121,15 +128,18 @@ class Recording:
                 hint="this is a fault of graphguard's recorder; run with GRAPHGUARD_MODE=off and "
                 "report it with the operator that the cause names",
             ) from failure
+        recorded = duty.merged(process_rank)
         inputs = input_specs(self._inputs)
         return Signature(
             key=self._key,
             batch=self._batch,
             tensors=inputs + output_specs(self._outputs),
             num_inputs=len(inputs),
-            collectives=tuple(recorder.calls) if recorder is not None else (),
+            collectives=recorded.calls,
             graph_kind=graphs.kind_of(self._graph) if self._graph is not None else "",
             nodes=graphs.nodes_of(self._graph) if self._graph is not None else "",
+            graph_nodes=graphs.graph_nodes_of(self._graph) if self._graph is not None else (),
+            disagreements=recorded.disagreements,
         )
 
 

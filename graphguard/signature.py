@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from graphguard.batch import BatchDescriptor
 from graphguard.digest import digest, encode
+from graphguard.nodes import GraphNode
 
 # The bounds hold for what is read from a file; msgspec checks them while it decodes.
 Name = Annotated[str, Meta(max_length=256)]
@@ -79,8 +80,11 @@ class TensorSpec(msgspec.Struct, frozen=True):
     nbytes: Natural
 
 
-POINT_TO_POINT = frozenset({"send", "recv"})
-"""Operations whose two sides call differently, so that ranks are compared by pairing them."""
+ONE_SIDED = frozenset({"put_signal", "signal", "wait_signal"})
+"""Operations of which NCCL tells one side only; nothing of them is compared between ranks."""
+
+POINT_TO_POINT = frozenset({"send", "recv"}) | ONE_SIDED
+"""Operations whose two sides call differently; sends and receives are compared by pairing them."""
 
 
 class CollectiveCall(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
@@ -133,7 +137,7 @@ class CollectiveCall(msgspec.Struct, frozen=True, dict=True, omit_defaults=True)
 
     @cached_property
     def shared_encoding(self) -> bytes:
-        """What this call adds to the shared digest: nothing for a send or a receive."""
+        """What this call adds to the shared digest: nothing where its two sides differ."""
         return b"" if self.operation in POINT_TO_POINT else encode(self.shared)
 
     @cached_property
@@ -176,6 +180,10 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
         nodes: Digest of the graph's nodes, or empty where nobody looked.
         memory_bytes: Device memory that the capture reserved. It depends on what the allocator
             had at hand, so no digest covers it.
+        graph_nodes: The nodes themselves, those that are alike counted, sorted. Both digests leave
+            them out: ``nodes`` stands for them in the local one.
+        disagreements: What two recorders told differently of its calls, as sentences. Both digests
+            leave them out: they are about the recording, not about the graph.
     """
 
     key: GraphKey
@@ -186,6 +194,8 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
     graph_kind: str = ""
     nodes: str = ""
     memory_bytes: int = 0
+    graph_nodes: tuple[GraphNode, ...] = ()
+    disagreements: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

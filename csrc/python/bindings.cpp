@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "python/bound_graph_nodes.h"
 #include "python/bound_ledger.h"
 #include "python/bound_phase.h"
 #include "python/bound_ring.h"
@@ -14,7 +15,9 @@ namespace nb = nanobind;
 NB_MODULE(_core, m) {
     // A table that a program keeps until it exits is no leak worth a page on stderr.
     nb::set_leak_warnings(false);
-    m.doc() = "The native half of graphguard: the signature table, the ledger and the black box.";
+    m.doc() =
+        "The native half of graphguard: the signature table, the ledger, the black box and the "
+        "nodes of CUDA graphs.";
 
     // The baseline of the benchmarks: what the binding costs when nothing is checked.
     m.def("noop", [](std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t, std::uint8_t) {});
@@ -24,4 +27,5 @@ NB_MODULE(_core, m) {
     graphguard::bind_ring(m);
     graphguard::bind_ledger(m);
     graphguard::bind_phase(m);
+    graphguard::bind_graph_nodes(m);
 }

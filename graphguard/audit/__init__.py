@@ -16,6 +16,7 @@ from graphguard.audit.findings import Coverage, Finding, Severity, Side
 from graphguard.audit.graphs import Graph, World
 from graphguard.audit.load import Loaded, LoadedManifest, load
 from graphguard.audit.point_to_point import unpaired
+from graphguard.audit.unseen import unseen_communication
 
 __all__ = [
     "Coverage",
@@ -56,7 +57,9 @@ def audit(
         *within_rank.digest_mismatches(manifests),
         *within_rank.duplicate_captures(manifests),
         *within_rank.unfillable_sizes(manifests, query_lens),
+        *within_rank.recorder_disagreements(manifests),
         *overlapping_buffers(manifests),
+        *unseen_communication(manifests),
         *job.versions(manifests),
         *job.modes(manifests),
     ]

@@ -119,11 +119,25 @@ RULES: dict[str, Rule] = {
         "request; kernels that divide the tokens by the requests then go past their buffers",
         "capture sizes that are multiples of the query length only",
     ),
+    "unseen-communication": Rule(
+        _WARNING,
+        "the graph holds kernels that communicate, by their names, and no recorder told of a call "
+        "that leads to them; whether the ranks agree on these was not compared",
+        "record with the NCCL profiler plugin or the interposer; for kernels of other libraries "
+        "compare the nodes of the ranks' graphs",
+    ),
     "duplicate-capture": Rule(
         _WARNING,
         "which of the two is replayed is left to the program, and memory that the other one has "
         "baked in may be freed",
         "capture each size once, or give the families different variants",
+    ),
+    "recorders-disagree": Rule(
+        _WARNING,
+        "what the graph holds was recorded in several ways at once, and they do not agree; it is "
+        "the more detailed one that is compared with the other ranks",
+        "a library that loads NCCL by its path is not seen by the interposer: set "
+        "GRAPHGUARD_NCCL_SO to the same file, or let it load the interposer; else report it",
     ),
     "overlapping-buffers": Rule(
         _ERROR,

@@ -9,7 +9,9 @@ from typing import NamedTuple
 from graphguard.audit.catalogue import finding
 from graphguard.audit.findings import Finding, Side
 from graphguard.audit.graphs import Graph
-from graphguard.signature import POINT_TO_POINT, CollectiveCall
+from graphguard.signature import ONE_SIDED, POINT_TO_POINT, CollectiveCall
+
+_PAIRED = POINT_TO_POINT - ONE_SIDED
 
 
 class _Channel(NamedTuple):
@@ -44,7 +46,7 @@ def unpaired(graph: Graph) -> Iterator[Finding]:
     sends: _Ends = {}
     receives: _Ends = {}
     for rank in sorted(graph.captures):
-        if any(call.operation in POINT_TO_POINT for call in graph.distinct_calls[rank]):
+        if any(call.operation in _PAIRED for call in graph.distinct_calls[rank]):
             yield from _collect(graph, rank, sends, receives)
     for channel in sorted({*sends, *receives}):
         if channel.sender in graph.captures and channel.receiver in graph.captures:
@@ -54,7 +56,7 @@ def unpaired(graph: Graph) -> Iterator[Finding]:
 def _collect(graph: Graph, rank: int, sends: _Ends, receives: _Ends) -> Iterator[Finding]:
     for position, call in enumerate(graph.captures[rank].collectives):
         group = graph.world.group(call.group)
-        if call.operation not in POINT_TO_POINT or call.peer is None or group is None:
+        if call.operation not in _PAIRED or call.peer is None or group is None:
             continue
         peer = group.rank_at(call.peer)
         if peer is None:

@@ -91,6 +91,34 @@ def duplicate_captures(manifests: Sequence[LoadedManifest]) -> Iterator[Finding]
         )
 
 
+def recorder_disagreements(manifests: Sequence[LoadedManifest]) -> Iterator[Finding]:
+    """Find graphs whose calls were told differently by the recorders of one rank.
+
+    One finding for each graph and sentence, whichever ranks it was the same on.
+    """
+    holders: dict[tuple[str, str], list[LoadedManifest]] = {}
+    times: Counter[tuple[str, str]] = Counter()
+    for loaded in manifests:
+        for signature in loaded.manifest.signatures:
+            graph = str(signature)
+            told = dict.fromkeys(signature.disagreements)
+            first = next(iter(told), None)
+            if first is None:
+                continue
+            holders.setdefault((graph, first), []).append(loaded)
+            times[graph, first] = max(times[graph, first], len(told))
+    for (graph, sentence), loaded_manifests in holders.items():
+        ranks = tuple(dict.fromkeys(loaded.manifest.rank for loaded in loaded_manifests))
+        yield finding(
+            "recorders-disagree",
+            ranks,
+            f"on {ranks_text(ranks)} the recorders of the graph do not agree: {sentence}",
+            graph=graph,
+            evidence=tuple(dict.fromkeys(loaded.path for loaded in loaded_manifests)),
+            repeats=times[graph, sentence],
+        )
+
+
 def _query_len(manifest: Manifest, role: str) -> int:
     """Return the query tokens of a uniform decode step of a role, or 0 if nothing tells."""
     if role in manifest.query_lens:

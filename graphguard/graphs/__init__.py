@@ -10,9 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from graphguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from graphguard.graphs.contents import GraphContents
+    from graphguard.nodes import GraphNode
 
 
 @runtime_checkable
@@ -75,9 +79,34 @@ def kind_of(graph: Graph) -> str:
 
 
 def nodes_of(graph: Graph) -> str:
-    """Return the digest of a graph's nodes, or nothing where this version cannot look."""
-    nodes = getattr(graph, "nodes", "")
-    return nodes if isinstance(nodes, str) else ""
+    """Return the digest of a graph's nodes, or nothing where nobody could look."""
+    nodes = getattr(graph, "nodes", None)
+    if isinstance(nodes, str):
+        return nodes
+    contents = _contents_of(graph)
+    return contents.digest if contents is not None else ""
+
+
+def graph_nodes_of(graph: Graph) -> tuple[GraphNode, ...]:
+    """Return the nodes of a CUDA graph, or nothing where nobody could look."""
+    contents = _contents_of(graph)
+    return contents.nodes if contents is not None else ()
+
+
+def capture_id_of(graph: Graph) -> int:
+    """Return the number of the capture that is under way into a graph; 0 where it has none.
+
+    The driver gives it out (``cuStreamGetCaptureInfo``), and it is the same for every library.
+    """
+    from graphguard import _core
+
+    room = _room_without_torch(graph)
+    if room is not None:
+        return _core.capture_id(room.stream_of(graph))
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return _core.capture_id(torch.cuda.current_stream().cuda_stream)
 
 
 @contextmanager
@@ -99,6 +128,13 @@ def _room_without_torch(graph: Graph) -> Any:  # noqa: ANN401 - a module of this
     """Return the room of another library's graph, which is there if that is loaded."""
     room = sys.modules.get("graphguard.graphs.cupy")
     return room if room is not None and room.owns(graph) else None
+
+
+def _contents_of(graph: Graph) -> GraphContents | None:
+    # Not needed to import graphguard.
+    from graphguard.graphs import contents
+
+    return contents.contents_of(graph)
 
 
 def _room_of(graph: Graph, default: Any = ...) -> Any:  # noqa: ANN401 - a module of this package

@@ -15,6 +15,7 @@ from typing import Any
 import cupy
 
 from graphguard.errors import CaptureError, NestedCapture
+from graphguard.graphs import contents
 
 KIND = "cupy"
 
@@ -26,10 +27,12 @@ class CupyGraph:
 
     Attributes:
         captured: The graph of cupy, or None before a capture has ended.
+        stream: The handle of the stream that is captured into it now; else 0.
     """
 
     def __init__(self) -> None:
         self.captured: Any = None
+        self.stream = 0
 
     def launch(self, stream: Any = None) -> None:  # noqa: ANN401 - a stream of cupy
         """Launch the graph on a stream, or on the current one.
@@ -93,15 +96,34 @@ def capture(graph: CupyGraph, stream: Any = None, mode: int | None = None) -> It
     try:
         with stream:
             stream.begin_capture(mode)
+            graph.stream = stream.ptr
             try:
                 yield graph
             except BaseException:
                 _give_up(stream)
                 raise
+            look(graph)
             captured = stream.end_capture()
     finally:
+        graph.stream = 0
         _filling.pop(stream.ptr, None)
     graph.captured = captured.captured if isinstance(captured, CupyGraph) else captured
+
+
+def stream_of(graph: object) -> int:
+    """Return the handle of the stream that is captured into a graph now; else 0."""
+    return graph.stream if isinstance(graph, CupyGraph) else 0
+
+
+def look(graph: CupyGraph) -> None:
+    """Remember what is being captured into a graph. Cupy does not keep it for later."""
+    try:
+        contents.forget(graph)
+        found = contents.contents_of_stream(graph.stream)
+        if found is not None:
+            contents.keep(graph, found)
+    except Exception as error:  # noqa: BLE001 - the program's capture goes first
+        contents.tell(f"{type(error).__name__}: {error}")
 
 
 def filling(stream: Any) -> CupyGraph | None:  # noqa: ANN401

@@ -54,7 +54,9 @@ class CollectiveRecorder:
             # An emulated capture switches modes off and shows its operations to observers instead.
             emulated.add_observer(self._observe)
             undo.callback(emulated.remove_observer, self._observe)
-            undo.enter_context(self._mode)
+            # A mode above the emulated capture would see everything twice.
+            if not emulated.is_capturing():
+                undo.enter_context(self._mode)
             self._undo = undo.pop_all()
         return self
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphguard.graphs.cupy import CupyGraph, filling
+from graphguard.graphs.cupy import CupyGraph, filling, look
 from graphguard.recorders import cupy_nccl
 from graphguard.recorders.spine import Listener, attached, begin
 from graphguard.recorders.wrapping import Method, Wrapping
@@ -59,6 +59,7 @@ class CupyAdapter:
                 watch.failed()
                 raise
             self._graphs[stream.ptr] = graph
+            graph.stream = stream.ptr
             watch.capturing(graph)
             return result
 
@@ -71,6 +72,9 @@ class CupyAdapter:
             if graph is None or attachment is None:
                 return original(stream, *args, **kwargs)
             failed = attachment.body_failed()
+            if not failed and filling(stream) is None:
+                look(graph)
+            graph.stream = 0
             try:
                 graph.captured = original(stream, *args, **kwargs)
             except BaseException:

@@ -13,6 +13,7 @@ from graphguard import manifest
 from graphguard.batch import BatchDescriptor
 from graphguard.errors import DescriptorError, ManifestError
 from graphguard.manifest import Manifest, decode, encode
+from graphguard.nodes import GraphNode
 from graphguard.signature import CollectiveCall, GraphKey, GraphMode, Signature, TensorSpec
 from graphguard.verdict import Phase
 
@@ -64,6 +65,17 @@ dimensions = st.lists(st.integers(-(2**62), 2**62), max_size=3).map(tuple)
 tensors = st.builds(
     TensorSpec, names, dimensions, names, dimensions, names, address=naturals, nbytes=naturals
 )
+extents = st.none() | st.tuples(naturals, naturals, naturals)
+graph_nodes = st.builds(
+    GraphNode,
+    kind=st.sampled_from(["kernel", "memcpy", "child"]),
+    name=names,
+    grid=extents,
+    block=extents,
+    shared_bytes=naturals,
+    parameter_bytes=st.lists(naturals, max_size=3).map(tuple),
+    count=naturals,
+)
 signatures = st.builds(
     Signature,
     key=st.builds(GraphKey, names, st.sampled_from(GraphMode), names),
@@ -73,6 +85,7 @@ signatures = st.builds(
     collectives=st.lists(calls, max_size=4).map(lambda distinct: (*distinct, *distinct)),
     graph_kind=names,
     nodes=names,
+    graph_nodes=st.lists(graph_nodes, max_size=3).map(lambda distinct: (*distinct, *distinct)),
 )
 manifests = st.builds(
     Manifest,

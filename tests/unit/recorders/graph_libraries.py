@@ -75,6 +75,9 @@ class NativeGraph:
     def reset(self) -> None:
         self._has_graph_exec = False
 
+    def raw_cuda_graph(self) -> int:
+        raise RuntimeError("You cannot access the raw cudaGraph_t instance unless keep_graph")
+
     def pool(self) -> Any:
         return self._native_pool
 
