@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,20 +33,28 @@ _FIRST_WHOLE_INTERFACE = 5
 
 
 class Taken(Protocol):
-    """What a log held of one recording, and how many calls it had no room for."""
+    """What a log held of one recording, as :class:`graphguard.recorders.nccl_log.Taken`."""
 
     @property
-    def calls(self) -> Sequence[NcclCall]: ...
+    def calls(self) -> Sequence[NcclCall]:
+        """The calls, in order."""
+
     @property
-    def dropped(self) -> int: ...
+    def dropped(self) -> int:
+        """How many more there were than it had room for."""
 
 
 class Log(Protocol):
     """A log of NCCL's calls, as :class:`graphguard.recorders.nccl_log.NcclLog`."""
 
-    def begin(self, capture_id: int = 0) -> None: ...
-    def end(self, capture_id: int = 0) -> None: ...
-    def take(self, capture_id: int = 0) -> Taken: ...
+    def begin(self, capture_id: int = 0) -> None:
+        """Record the calls of a capture, or those of this thread."""
+
+    def end(self, capture_id: int = 0) -> None:
+        """Record them no longer."""
+
+    def take(self, capture_id: int = 0) -> Taken:
+        """Return what was recorded."""
 
 
 def logs_of_this_process() -> dict[Source, Log]:
@@ -115,7 +124,7 @@ class Duty:
             self._cupy.__exit__(kind, error, traceback)
             self.failure = self.failure or self._cupy.failure
         for source, log in self._logs.items():
-            self._attempt(lambda source=source, log=log: self._end_log(source, log))
+            self._attempt(partial(self._end_log, source, log))
 
     def merged(self, find_process: Callable[[], tuple[int, int]]) -> Merged:
         """Return every call that was recorded, once.
@@ -163,14 +172,17 @@ class Duty:
         self._cupy = CupyRecorder().__enter__()
 
     def _begin_logs(self) -> None:
-        for source, log in self._find_logs().items():
-            try:
-                log.begin(self._capture_id)
-            except GraphguardError as error:
-                # Of a recording around this one, which has the calls; this one does without.
-                logger().warning("the %s does not record: %s", source.label, error.message)
-            else:
-                self._logs[source] = log
+        logs = self._find_logs()
+        self._logs = {source: log for source, log in logs.items() if self._begins(source, log)}
+
+    def _begins(self, source: Source, log: Log) -> bool:
+        try:
+            log.begin(self._capture_id)
+        except GraphguardError as error:
+            # A recording around this one has the calls, and this one does without.
+            logger().warning("the %s does not record: %s", source.label, error.message)
+            return False
+        return True
 
     def _end_log(self, source: Source, log: Log) -> None:
         log.end(self._capture_id)

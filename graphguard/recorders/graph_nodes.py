@@ -49,7 +49,10 @@ def watch_class(graph_class: Any, current_stream: Any, driver: Driver = _core) -
         driver: Whom to ask.
     """
     with _lock:
-        original = graph_class.capture_end
+        original = getattr(graph_class, "capture_end", None)
+        if original is None:
+            tell(f"{graph_class.__qualname__} has no capture_end")
+            return
         if hasattr(original, "__graphguard_looks__"):
             return
 

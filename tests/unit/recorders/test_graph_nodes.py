@@ -127,6 +127,18 @@ def test_a_class_is_changed_once(graph_class: type[Any], driver: Driver) -> None
     assert before.__doc__ == "End the capture."
 
 
+@pytest.mark.usefixtures("watching")
+def test_a_class_that_ends_captures_otherwise_is_left_alone(
+    driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    class OtherGraph:
+        pass
+
+    watch_class(OtherGraph, lambda: STREAM, driver)
+    assert not hasattr(OtherGraph, "capture_end")
+    assert "OtherGraph has no capture_end" in caplog.text
+
+
 def test_a_torch_without_cuda_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
