@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from graphguard import BatchDescriptor, Session, record
+from graphguard.recorders import duty
 from tests.unit.recorders.graph_libraries import Library
 from tests.unit.recorders.spine_fixtures import Install
 
@@ -227,3 +228,34 @@ def test_captures_of_two_threads_do_not_mix(
         thread.join(30)
 
     assert len(kept) == len(session.signatures) == 2
+
+
+def test_recorders_in_cpp_are_told_the_number_of_the_capture(
+    library: Library, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    class Duty(duty.Duty):
+        def __init__(self, capture_id: int = 0) -> None:
+            seen.append(capture_id)
+            super().__init__(capture_id, find_logs=dict)
+
+    monkeypatch.setattr("graphguard.graphs.capture_id_of", lambda graph: 77)
+    monkeypatch.setattr(duty, "Duty", Duty)
+    install()
+    library.captured()
+
+    assert seen == [77]
+
+
+def test_memory_that_a_capture_reserves_is_told(
+    library: Library, install: Install, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserved = iter((1_000, 5_000))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: next(reserved))
+    monkeypatch.setattr("graphguard.graphs.capture_id_of", lambda graph: 0)
+    install()
+    library.captured()
+
+    assert session.signatures[0].memory_bytes == 4_000

@@ -101,3 +101,16 @@ def test_captures_of_one_stream_do_not_nest(library: Library) -> None:
         graphguard.capture(library.new(), stream=stream),
     ):
         pass
+
+
+def test_calls_on_communicators_of_cupy_are_in_the_signature(
+    cupy: Any, library: Library, install: Install, session: Session
+) -> None:
+    install()
+    communicator = cupy.cuda.nccl.NcclCommunicator(2, tuple(range(128)), 1)
+    graph = library.captured(lambda: communicator.allGather(1, 2, 128, 7, 0))
+
+    (call,) = session.signatures[0].collectives
+    assert str(call).startswith("all_gather(128 float32) on cupy:")
+    assert (call.group_rank, call.group_size, call.seen_by) == (1, 2, "cupy")
+    assert graph is not None
