@@ -110,10 +110,18 @@ DECODE_STEPS = Variable(
     "how many steps of decodes the uniform scheduler for vLLM runs at most while prefills wait",
     "4",
 )
+<<<<<<< HEAD
 RUN = Variable(
     "GRAPHGUARD_RUN",
     "where each Python process of graphguard run says that it has started; set by that command",
     "",
+=======
+INSTALL = Variable(
+    "GRAPHGUARD_INSTALL",
+    "0 or 1: whether every CUDA graph of torch is recorded in this process, from the import of "
+    "torch on",
+    "0",
+>>>>>>> issue5-spine
 )
 CUDA_DRIVER = Variable(
     "GRAPHGUARD_CUDA_DRIVER",
@@ -157,7 +165,11 @@ VARIABLES = (
     METRICS,
     METRICS_RUN,
     DECISIONS,
+<<<<<<< HEAD
     RUN,
+=======
+    INSTALL,
+>>>>>>> issue5-spine
     CUDA_DRIVER,
     NCCL_PLUGIN,
     NEXT_PLUGIN,
@@ -271,10 +283,23 @@ def uniform_graphs_wanted() -> bool:
     Raises:
         ConfigurationError: If the environment says neither 0 nor 1.
     """
-    text = UNIFORM_GRAPHS.value or UNIFORM_GRAPHS.default
+    return _switched_on(UNIFORM_GRAPHS)
+
+
+def install_wanted() -> bool:
+    """Return whether every CUDA graph of torch is to be recorded.
+
+    Raises:
+        ConfigurationError: If the environment says neither 0 nor 1.
+    """
+    return _switched_on(INSTALL)
+
+
+def _switched_on(variable: Variable) -> bool:
+    text = variable.value or variable.default
     if text not in ("0", "1"):
         raise ConfigurationError(
-            f"the environment variable {UNIFORM_GRAPHS.name} is {text!r}", hint="use 0 or 1"
+            f"the environment variable {variable.name} is {text!r}", hint="use 0 or 1"
         )
     return text == "1"
 

@@ -13,6 +13,7 @@ from graphguard.batch import BatchDescriptor
 from graphguard.errors import CaptureError, ConfigurationError
 from graphguard.graphs.tensors import input_specs, output_specs
 from graphguard.policy import parse_setting
+from graphguard.recorders import own_captures
 from graphguard.session import Session, default_session, process_rank
 from graphguard.signature import GraphKey, GraphMode, Signature
 
@@ -28,6 +29,9 @@ class Recording:
         key: The family that the graph belongs to.
         batch: The descriptor it is captured for.
         keep: Called with the signature when the recording has ended.
+        claims: Whether captures on this thread are nobody else's business meanwhile.
+        capture_id: The capture, as the driver numbers it, if it is under way; 0 for the captures
+            that are made on this thread.
     """
 
     def __init__(
@@ -35,7 +39,12 @@ class Recording:
         key: GraphKey,
         batch: BatchDescriptor,
         keep: Callable[[Signature], object] | None = None,
+        *,
+        claims: bool = True,
+        capture_id: int = 0,
     ) -> None:
+        self._claims = claims
+        self._capture_id = capture_id
         self._key = key
         self._batch = batch
         self._keep = keep
@@ -78,6 +87,8 @@ class Recording:
         self._outputs = outputs
 
     def __enter__(self) -> Recording:
+        if self._claims:
+            own_captures.claim()
         # Slow to import, and not needed by programs that record nothing.
         from graphguard.recorders.duty import Duty
         from graphguard.recorders.graph_nodes import watched_captures
@@ -86,7 +97,7 @@ class Recording:
         if "torch" in sys.modules:
             self._watch.enter_context(watched_captures())
 
-        self._duty = Duty().__enter__()
+        self._duty = Duty(self._capture_id).__enter__()
         return self
 
     def __exit__(
@@ -95,6 +106,8 @@ class Recording:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._claims:
+            own_captures.release()
         self._watch.close()
         if self._duty is None:
             return

@@ -12,6 +12,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "GRAPHGUARD_MODE",
         "GRAPHGUARD_DIR",
+        "GRAPHGUARD_INSTALL",
         "GRAPHGUARD_AGREE_SECONDS",
         "GRAPHGUARD_WHEN_STUCK",
         "GRAPHGUARD_METRICS",

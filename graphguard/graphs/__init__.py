@@ -53,9 +53,10 @@ def capture(graph: Graph, **options: Any) -> AbstractContextManager[object]:  # 
     """Record what runs inside into ``graph``, whichever kind it is.
 
     Args:
-        graph: A graph from :func:`new`, a ``torch.cuda.CUDAGraph`` or an emulated graph.
+        graph: A graph from :func:`new`, a ``torch.cuda.CUDAGraph``, an emulated graph, or a
+            ``graphguard.graphs.cupy.CupyGraph``.
         **options: For a CUDA graph, those of ``torch.cuda.graph``: ``pool``, ``stream``,
-            ``capture_error_mode``.
+            ``capture_error_mode``. For one of cupy: ``stream`` and ``mode``.
 
     Raises:
         NestedCapture: If a capture is running already.
@@ -66,9 +67,11 @@ def capture(graph: Graph, **options: Any) -> AbstractContextManager[object]:  # 
 
 
 def kind_of(graph: Graph) -> str:
-    """Return what a signature calls this kind of graph: ``torch.cuda``, ``emulated`` or a class."""
+    """Return what a signature calls this kind of graph: ``torch.cuda``, ``cupy`` … or a class."""
     # A graph of torch can only be there if torch is.
-    room = _room_of(graph, default=None) if "torch" in sys.modules else None
+    room = _room_without_torch(graph)
+    if room is None and "torch" in sys.modules:
+        room = _room_of(graph, default=None)
     if room is not None:
         kind: str = room.KIND
         return kind
@@ -90,6 +93,22 @@ def graph_nodes_of(graph: Graph) -> tuple[GraphNode, ...]:
     return contents.nodes if contents is not None else ()
 
 
+def capture_id_of(graph: Graph) -> int:
+    """Return the number of the capture that is under way into a graph; 0 where it has none.
+
+    The driver gives it out (``cuStreamGetCaptureInfo``), and it is the same for every library.
+    """
+    from graphguard import _core
+
+    room = _room_without_torch(graph)
+    if room is not None:
+        return _core.capture_id(room.stream_of(graph))
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return _core.capture_id(torch.cuda.current_stream().cuda_stream)
+
+
 @contextmanager
 def measured_memory(report: Callable[[int], None]) -> Iterator[None]:
     """Report how many bytes of device memory were reserved meanwhile: 0 where there is no CUDA."""
@@ -105,6 +124,12 @@ def measured_memory(report: Callable[[int], None]) -> Iterator[None]:
         report(max(0, torch.cuda.memory_reserved() - before))
 
 
+def _room_without_torch(graph: Graph) -> Any:  # noqa: ANN401 - a module of this package
+    """Return the room of another library's graph, which is there if that is loaded."""
+    room = sys.modules.get("graphguard.graphs.cupy")
+    return room if room is not None and room.owns(graph) else None
+
+
 def _contents_of(graph: Graph) -> GraphContents | None:
     # Not needed to import graphguard.
     from graphguard.graphs import contents
@@ -113,6 +138,8 @@ def _contents_of(graph: Graph) -> GraphContents | None:
 
 
 def _room_of(graph: Graph, default: Any = ...) -> Any:  # noqa: ANN401 - a module of this package
+    if (room := _room_without_torch(graph)) is not None:
+        return room
     _torch()
     # There is no emulated graph before its module is loaded. It is asked for first: one may stand
     # in for torch's class.

@@ -284,3 +284,12 @@ def test_reason_names_the_graph_that_is_wrong() -> None:
     error = refusal(changed("graphs.0.batch", "4x2/9"))
     assert "graph 0 (target/full)" in error.message
     assert isinstance(error.__cause__, DescriptorError)
+
+
+def test_memory_that_a_capture_reserved_is_kept_and_in_no_digest() -> None:
+    without = Signature(GraphKey("target"), BatchDescriptor.of(16, 2))
+    signature = msgspec.structs.replace(without, memory_bytes=2**21)
+    read = manifest.decode(manifest.encode(Manifest(0, 1, (signature,))))
+
+    assert read.signatures[0].memory_bytes == 2**21
+    assert signature.digests == without.digests
