@@ -27,6 +27,7 @@ COMMANDS = {
     "blackbox": "BlackboxCommand",
     "demo": "DemoCommand",
     "doctor": "DoctorCommand",
+    "diagnose": "DiagnoseCommand",
 }
 """Each command, which is a module of this package, and its class there."""
 
