@@ -16,6 +16,8 @@ KEPT = 40
 MAX_DUMP = 8 << 20
 LINES_AFTER = {"traceback": 80, "stack": 40, "dump": 500}
 MAX_QUOTED = 200
+# What a report may quote of a dump without the rest, and which part of it that is.
+_QUOTED = {"scheduled_spec_decode_tokens": "drafts", "num_running_reqs": "running"}
 _MAX_NAMED = 20_000
 _NAMED = re.compile(r"\b[\w.-]+/[\w.-]+#\d{1,6}")
 _DUMPS = ("SchedulerOutput(", "SchedulerStats(")
@@ -165,10 +167,9 @@ class Collected:
         self.dump = read if self.dump is None else _merged(self.dump, read, self._open)
 
     def _draft_words(self, line: Line) -> int:
-        # A report may quote no more of the dump than this one argument.
-        if self.dump is None or self.dump.drafts is None:
-            start = line.message.find("scheduled_spec_decode_tokens=")
-            if start >= 0:
+        for argument, known in _QUOTED.items():
+            start = line.message.find(f"{argument}=")
+            if start >= 0 and (self.dump is None or getattr(self.dump, known) is None):
                 read = read_dump(line.message[start:])
                 self.dump = read if self.dump is None else _merged(self.dump, read, "")
                 self.dump_lines.append(quote(line, start))

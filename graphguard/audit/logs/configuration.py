@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import msgspec
 
@@ -20,8 +21,9 @@ _MODES = {
 
 _IS = r"['\"]?\s*[:=]\s*['\"]?"
 _PATTERNS: dict[str, str] = {
-    "model": r"\bmodel='(?P<v>[^']{1,300})'|\bmodel_path='(?P<w>[^']{1,300})'",
-    "method": rf"(?:SpeculativeConfig\(|speculative.{{0,40}}?)['\"]?method{_IS}(?P<v>[\w-]+)"
+    "model": r"\bmodel='(?P<v>[^']{1,300})'|\bmodel_path='(?P<w>[^']{1,300})'"
+    r"|\bModel: (?P<x>[\w./-]{3,200})|(?:vllm serve|--model(?:-path)?)[ =](?P<y>[\w./-]{3,200})",
+    "method": rf"(?:SpeculativeConfig\(|(?i:speculative).{{0,40}}?)['\"]?method{_IS}(?P<v>[\w-]+)"
     rf"|speculative_algorithm{_IS}(?!None)(?P<w>\w+)",
     "draft_tokens": rf"\bnum_spec(?:ulative)?_tokens{_IS}(?P<v>\d+)",
     "cudagraph_mode": rf"['\"]?cudagraph_mode{_IS}(?:<CUDAGraphMode\.)?(?P<v>[A-Z_]{{4,}}|\d\b|\[\d, ?\d\])",
@@ -39,13 +41,19 @@ _PATTERNS: dict[str, str] = {
     "runner": r"(?P<v>Using V2 Model Runner)|(?P<w>using the V1 model runner)",
     "async_scheduling": r"(?P<v>Asynchronous scheduling is (?:en|dis)abled)|async_scheduling{_IS}(?P<w>True|False)",
     "breakable_graphs": r"(?P<v>Breakable CUDA graph enabled)",
+    "several_nodes": r"\bnnodes[=:' ]+(?P<v>[2-9]|\d\d+)\b|\bnode_rank=(?P<w>[1-9]\d*)\b",
+    "flashinfer_all-reduce": r"(?P<v>flashinfer_trtllm_fused_allreduce|FlashInferAllReduce|"
+    r"VLLM_ALLREDUCE_USE_FLASHINFER=1)",
+    "nsys": r"(?P<v>nsys profile|NSYS_PROFILING_SESSION_ID)",
+    "ascend": r"(?P<v>vllm[_-]ascend)",
     "gpu": r"\b(?P<v>(?:NVIDIA )?(?:H20|H100|H200|H800|GH200|B200|B300|GB200|GB300|GB10|A100|L40S?|RTX PRO 6000))\b",
 }  # fmt: skip
 _PATTERNS["async_scheduling"] = _PATTERNS["async_scheduling"].replace("{_IS}", _IS)
 _COMPILED = {name: re.compile(pattern) for name, pattern in _PATTERNS.items()}
 _HINT = re.compile(
     r"cudagraph|parallel|specul|num_spec|nccl|NCCL|[Tt]orch|Model Runner|model runner|cheduling|Breakable|"
-    r"max[-_]num[-_]seqs|TP=|tp_size|model=|H20|H100|H800|B200|B300|GB10|A100|L40|RTX|cuda_graph_bs"
+    r"max[-_]num[-_]seqs|Speculative|[Mm]odel[: ]|vllm serve|nnodes|node_rank|llreduce|ALLREDUCE|AllReduce|nsys|"
+    r"NSYS|ascend|TP=|tp_size|model=|H20|H100|H800|B200|B300|GB10|A100|L40|RTX|cuda_graph_bs"
 )
 _RESOLVED = re.compile(r"with config: |server_args=ServerArgs\(|Dumping input data")
 _VERSION = re.compile(
@@ -61,6 +69,8 @@ _ENGINES = {
     "pytorch": re.compile(r"ProcessGroupNCCL"),
 }
 MAX_SEARCHED = 200_000
+MAX_VALUE = 4000
+MAX_VALUES = 2000
 
 
 class Configuration:
@@ -75,6 +85,8 @@ class Configuration:
         self.version: Setting | None = None
         self.settings: dict[str, Setting] = {}
         self._resolved: set[str] = set()
+        self._said: dict[str, dict[str, Setting]] = {}
+        self._times: Counter[tuple[str, str]] = Counter()
         self._engines: dict[str, int] = {}
 
     @property
@@ -104,11 +116,19 @@ class Configuration:
         return int(setting.value) if setting and setting.value.isdigit() else None
 
     def _put(self, name: str, value: str, number: int, resolved: bool) -> None:
-        if name in self.settings and (name in self._resolved or not resolved):
-            return
-        if resolved:
+        setting = Setting(_WORDS.get(name, str)(value[:MAX_VALUE]), number)
+        if resolved and name not in self._resolved:
             self._resolved.add(name)
-        self.settings[name] = Setting(_WORDS.get(name, str)(value), number)
+            self.settings[name] = setting
+        if name in self._resolved or len(self._times) >= MAX_VALUES:
+            return
+        # A report may quote the settings of others too; its own are named most often.
+        said = self._said.setdefault(name, {})
+        said.setdefault(setting.value, setting)
+        self._times[name, setting.value] += 1
+        self.settings[name] = max(
+            said.values(), key=lambda each: (self._times[name, each.value], each.line)
+        )
 
 
 class Sizes(msgspec.Struct, frozen=True):

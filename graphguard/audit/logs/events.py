@@ -42,6 +42,7 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         r"Running: (?P<requests>[1-9]\d*) reqs.*?generation throughput: 0\.0 tok)"),
     "progress": _of(r"(?:generation throughput: |gen throughput \(token/s\): )(?P<rate>\d[\d.]*)"),
     "waiting": _of(r"No available (?:shared memory broadcast )?block found in (?P<seconds>\d+) second"),
+    "not-the-queue": _of(r"no `?SystemError`?, (?:no )?`?memory_fence`?"),
     "pycfunction": _of(r"SystemError: attempting to create PyCFunction with class but no METH_METHOD"),
     "memory-fence": _of(r"\bFile \"[^\"]*shm_broadcast\.py\", line \d+, in memory_fence\b"),
     "rpc-timeout": _of(r"TimeoutError: RPC call to (?P<method>\w+) timed out"),
@@ -75,7 +76,7 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         r"Worker failed with error '(?P<what>[^\n]{0,200})|WorkerProc failed(?: to start)?\."),
     "engine-fatal": _of(r"EngineCore (?:encountered a fatal error|hit an exception|failed to start)|"
         r"Engine core initialization failed"),
-    "engine-dead": _of(r"\bEngineDeadError\b(?! fires)"),
+    "engine-dead": _of(r"\bEngineDeadError(?:: |, )"),
     "ended": _of(r"\[shutdown\] EngineCore: trigger received|Shutting down|SIGTERM received|"
         r"Received signal \d+"),
     "exception": _of(

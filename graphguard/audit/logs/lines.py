@@ -19,6 +19,7 @@ _WRAPPERS = re.compile(
       (?:std(?:out|err)\s+(?P<tag>[FP])\s+)?(?=\S)
     | (?P<service>[\w.-]{1,80})\s+\|\s
     | [A-Z][a-z]{2}\s+\d+\s\d\d:\d\d:\d\d\s\S{1,80}\s[\w./@-]{1,80}\[\d+\]:\s
+    | (?P<clock>\d\d:\d\d:\d\d)\s-\s
     | >\s
     )""",
     re.VERBOSE,
@@ -119,7 +120,7 @@ def _wrapper(line: Line) -> Line | None:
     return line._replace(
         message=line.message[match.end() :],
         partial=line.partial or match["tag"] == "P",
-        time=match["time"] or line.time,
+        time=match["time"] or match["clock"] or line.time,
     )
 
 

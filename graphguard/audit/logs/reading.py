@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import stat
@@ -54,8 +55,28 @@ def read_bytes(content: bytes, path: str = "", bundle: Bundle | None = None) -> 
 def read_stream(stream: BinaryIO, path: str, bundle: Bundle | None = None) -> Diagnosis:
     """Read a log from a stream of bytes."""
     told = Collected()
-    told.finish(scan(stream, told.take))
+    told.finish(scan(_Decoded(stream).read, told.take))
     return _diagnose(told, path, bundle)
+
+
+class _Decoded:
+    """A stream as UTF-8, where it begins with the mark of UTF-16, as tools on Windows write it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._begun = False
+
+    def read(self, size: int = -1) -> bytes:
+        """Return at least a byte, and nothing at the end."""
+        block = self._stream.read(size)
+        if not self._begun:
+            self._begun = True
+            if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                self._decoder = codecs.getincrementaldecoder("utf-16")("replace")
+        if self._decoder is None or not block:
+            return block
+        return self._decoder.decode(block).encode("utf-8", "replace") or self.read(size)
 
 
 def _diagnose(told: Collected, path: str, bundle: Bundle | None) -> Diagnosis:

@@ -6,7 +6,7 @@ so, and is only *consistent* where what it needs is there; nothing else is calle
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from graphguard.audit.logs import ranks, stacks
@@ -30,11 +30,18 @@ def reason(situation: Situation, step: Step | None) -> Readings:
     """Return what the evidence supports and excludes."""
     supported = list(_supported(situation, step))
     named = {reading.cause for reading in supported}
-    excluded = [r for r in _excluded(situation, step, named) if r.cause not in named]
+    excluded = _first_of_each(r for r in _excluded(situation, step, named) if r.cause not in named)
     named |= {reading.cause for reading in excluded}
     undecided = [r for r in _undecided(situation, step) if r.cause not in named]
     supported.sort(key=lambda reading: reading.strength is not DIRECT)
     return Readings(tuple(supported), tuple(excluded), tuple(undecided))
+
+
+def _first_of_each(readings: Iterable[Reading]) -> list[Reading]:
+    by_cause: dict[Cause, Reading] = {}
+    for reading in readings:
+        by_cause.setdefault(reading.cause, reading)
+    return list(by_cause.values())
 
 
 def wrong_phase(situation: Situation, step: Step | None) -> bool:
@@ -83,6 +90,9 @@ def _stall(situation: Situation) -> Reading:
     if situation.timeouts:
         why = "a step did not end in time, and no process had said why"
         return _support(Cause.STALL, DIRECT, why, *quotes(situation.timeouts))
+    if situation.fatal is not None:
+        why = "the engine gave up while a step had not ended, and no process had said why"
+        return _support(Cause.STALL, DIRECT, why, *quotes([*situation.waiting, situation.fatal]))
     why = "the log ends while a step had not ended"
     return _support(Cause.STALL, DIRECT, why, *quotes(situation.waiting))
 
@@ -115,8 +125,10 @@ def _excluded(situation: Situation, step: Step | None, named: set[Cause]) -> Ite
         after = [*situation.timeouts, *situation.waiting]
         why = "the error came first; that others waited for the process is a consequence"
         yield Reading(cause=Cause.STALL, why=why, evidence=quotes([first, *after[:3]]))
-    if step is not None and (situation.hung or Cause.WORKER_ERROR in named):
-        yield from _excluded_by_step(step, situation)
+    if situation.hung or Cause.WORKER_ERROR in named:
+        yield from _excluded_without_graphs(situation)
+        if step is not None:
+            yield from _excluded_by_step(step, situation)
     if situation.causes:
         evidence = quotes(situation.causes[-1:])
         why = "it did not pass: no step ended after this"
@@ -130,7 +142,9 @@ def _excluded(situation: Situation, step: Step | None, named: set[Cause]) -> Ite
 def _excluded_by_hang(situation: Situation) -> Iterator[Reading]:
     symptoms = quotes([*situation.waiting[:2], *situation.timeouts[:1]])
     told = situation.told
-    if told.configuration.engine == "vllm" and situation.timeouts:
+    # A traceback that is cut off still ends in the queue's wait for an answer.
+    timed_out = situation.timeouts or (situation.fatal and "acquire_read" in told.frames)
+    if told.configuration.engine == "vllm" and timed_out and not situation.deaths:
         why = (
             "the executor watches its workers and logs one that dies at once; in these lines it "
             "waited for an answer to the end"
@@ -138,17 +152,27 @@ def _excluded_by_hang(situation: Situation) -> Iterator[Reading]:
         yield Reading(cause=Cause.PROCESS_DIED, why=why, evidence=symptoms)
         why = "a worker that raises logs it; in these lines none did before the time was up"
         yield Reading(cause=Cause.WORKER_ERROR, why=why, evidence=symptoms)
+        said = [quote(event.line) for event in told.of("not-the-queue")]
         frames = [quote(line) for name, line in told.frames.items() if name != "memory_fence"]
         why = (
             "the queue was waited on and is not broken: no SystemError, and memory_fence is not on "
             "the stack (#35104 shows both)"
         )
         if "memory_fence" not in told.frames:
-            yield Reading(cause=Cause.MESSAGE_QUEUE, why=why, evidence=tuple(frames[:4]) or symptoms)
+            yield Reading(cause=Cause.MESSAGE_QUEUE, why=why, evidence=(*said, *frames[:4]) or symptoms)
     if (same := ranks.same(told)) is not None:
         yield Reading(cause=Cause.RANK, why=same.why, evidence=same.evidence)
     if (device := stacks.on_device(told)) is not None:
         yield Reading(cause=Cause.HOST_STUCK, why=device.why, evidence=device.evidence)
+
+
+def _excluded_without_graphs(situation: Situation) -> Iterator[Reading]:
+    mode = situation.told.configuration.settings.get("cudagraph_mode")
+    if mode is None or mode.value != "NONE" or situation.told.of("capturing"):
+        return
+    evidence = (Evidence(mode.line, f"cudagraph_mode {mode.value}"),)
+    for cause in (Cause.SHAPE, Cause.PADDING):
+        yield Reading(cause=cause, why="the engine ran without graphs", evidence=evidence)
 
 
 def _excluded_by_step(step: Step, situation: Situation) -> Iterator[Reading]:
@@ -161,6 +185,8 @@ def _excluded_by_step(step: Step, situation: Situation) -> Iterator[Reading]:
         yield Reading(cause=Cause.SHAPE, why=why, evidence=step.evidence)
     if step.padded_slots == 0 and step.words[1:]:
         yield Reading(cause=Cause.PADDING, why=step.words[1], evidence=step.evidence)
+        if step.graph_tokens is None:
+            yield Reading(cause=Cause.SHAPE, why=step.words[1], evidence=step.evidence)
 
 
 def _undecided(situation: Situation, step: Step | None) -> Iterator[Reading]:

@@ -8,8 +8,6 @@ regular expression with alternatives. Memory is bounded by one block and one lin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
-
 BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 4 << 20
 """What is kept of a line. The longest that an engine prints is a dump of many requests."""
@@ -43,29 +41,31 @@ ANCHORS = (
 PROGRESS = (b"generation throughput: ", b"gen throughput (token/s): ")
 """Of these only the last in each block is read, and the last before each other line."""
 
+Read = Callable[[int], bytes]
 Feed = Callable[[int, bytes], int]
 """Takes the number of a line and the line, and returns how many of those after it it wants."""
 
 
-def scan(stream: BinaryIO, feed: Feed) -> int:
+def scan(read: Read, feed: Feed) -> int:
     """Feed the lines that matter, in order, and return how many lines there are.
 
     Args:
-        stream: A log. A line without an end at its end counts too.
+        read: Returns up to so many bytes of a log, and none at its end. A last line without an
+            end counts too.
         feed: Called with each line that matters. What it returns is how many of the lines that
             follow it wants to see whatever is in them.
     """
     scanner = _Scanner(feed)
-    for block in _whole_lines(stream):
+    for block in _whole_lines(read):
         scanner.take(block)
     return scanner.number - 1
 
 
-def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
+def _whole_lines(read: Read) -> Iterator[bytes]:
     """Yield blocks that end with a line; of a line that is too long, only the start."""
     rest = b""
     cutting = False
-    while block := stream.read(BLOCK_BYTES):
+    while block := read(BLOCK_BYTES):
         if cutting:
             end = block.find(b"\n")
             if end < 0:

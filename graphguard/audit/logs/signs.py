@@ -17,6 +17,8 @@ Signs = dict[str, tuple[Evidence, ...]]
 # DeepSeek's multi-token prediction and its kin; `mtp` stands for all of them in newer versions.
 _MTP = re.compile(r"mtp|nextn|eagle", re.IGNORECASE)
 _FIXED_NCCL = (2, 30, 4)
+# Settings that are signs by being there.
+_AS_THEY_ARE = ("breakable_graphs", "several_nodes", "flashinfer_all-reduce", "nsys", "ascend")
 
 
 def signs_of(situation: Situation, step: Step | None, wrong_phase: bool) -> Signs:
@@ -41,7 +43,9 @@ def signs_of(situation: Situation, step: Step | None, wrong_phase: bool) -> Sign
 
 def _of_events(signs: Signs, situation: Situation) -> None:
     told = situation.told
-    for kind in ("pycfunction", "memory-fence", "sglang-watchdog", "nccl-timeout", "trt-hang"):
+    if situation.queue:
+        signs["pycfunction"] = quotes(situation.queue)
+    for kind in ("sglang-watchdog", "nccl-timeout", "trt-hang"):
         if events := told.of(kind):
             signs[kind] = quotes(events)
     illegal = [e for e in told.of("cuda-error") if "illegal" in "".join(e.values.values())]
@@ -81,6 +85,9 @@ def _of_configuration(signs: Signs, told: Collected) -> None:
     nccl = release(settings["nccl"].value) if "nccl" in settings else None
     if nccl is not None and nccl < _FIXED_NCCL:
         put("nccl before 2.30.4", "nccl")
+    for name in _AS_THEY_ARE:
+        if name in settings:
+            put(name.replace("_", " "), name)
     if _misaligned(told):
         put("piecewise sizes that are no multiples of 1 + k", "capture_sizes")
 

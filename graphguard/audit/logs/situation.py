@@ -39,11 +39,15 @@ class Situation:
     def __init__(self, told: Collected) -> None:
         self.told = told
         self.progress = told.of("progress")
-        self.fatal = next(iter(told.of(*GAVE_UP)), None)
+        gave_up = [each for each in told.of(*GAVE_UP) if not _soft(each)]
+        # The front end finds out last; a line of it that is earlier is of a summary.
+        own = [each for each in gave_up if each.kind != "engine-dead"]
+        self.fatal = next(iter(own or gave_up), None)
         self._since = self._line_of_last_progress()
         self.start_up, self.passed, self.waiting = self._sorted_warnings()
-        self.queue = self._lasting(told.of(*QUEUE))
-        self.timeouts = [each for each in told.of(*TIMEOUTS) if each.values.get("soft") != "True"]
+        # A report may quote the error of another one and say that it is not this one.
+        self.queue = [] if told.of("not-the-queue") else self._lasting(told.of(*QUEUE))
+        self.timeouts = [each for each in told.of(*TIMEOUTS) if not _soft(each)]
         self.raised = [] if self.queue else self._lasting([*told.of(*RAISED), *self._exceptions()])
         self.deaths = self._before_the_end(self._lasting(told.of(*DEATHS)))
 
@@ -84,15 +88,19 @@ class Situation:
         ready = max((event.line.number for event in self.told.of("ready")), default=0)
         begun = min((event.line.number for event in self.progress), default=ready + 1)
         start_up, passed, waiting = [], [], []
-        for event in self.told.of("waiting", "no-progress"):
+        soft = filter(_soft, self.told.of("sglang-watchdog"))
+        events = [*self.told.of("waiting", "no-progress"), *soft]
+        for event in sorted(events, key=lambda event: event.line.number):
             number = event.line.number
+            if self.fatal is not None and number > self.fatal.line.number:
+                continue
             if number < ready and number < begun:
                 start_up.append(event)
             elif number < self._since:
                 passed.append(event)
             else:
                 waiting.append(event)
-        return start_up, [e for e in passed if e.kind == "waiting"], waiting
+        return start_up, [e for e in passed if e.kind != "no-progress"], waiting
 
     def _lasting(self, events: Sequence[Event]) -> list[Event]:
         """Return those after which the engine did not go on.
@@ -124,3 +132,8 @@ class Situation:
         ends = [event.line.number for event in self.told.of(*GAVE_UP, "ended") if event.kind != "crashed"]
         end = min(ends, default=self.told.lines + 1)
         return [event for event in events if event.line.number < end]
+
+
+def _soft(event: Event) -> bool:
+    """Return whether a watchdog ran out that only warns (SGLang's ``--soft-watchdog-timeout``)."""
+    return event.values.get("soft") == "True"

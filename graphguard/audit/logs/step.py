@@ -28,13 +28,13 @@ class Graph(msgspec.Struct, frozen=True):
     Attributes:
         mode: ``FULL``, ``PIECEWISE``, or ``NONE`` where it would run eagerly.
         tokens: Its tokens; 0 without one.
-        slots: Requests that it is padded by.
+        slots: Requests that it is padded by; None where tokens are padded and requests are not.
         source: Where the size is from: the log's sizes, vLLM's defaults, or what was recorded.
     """
 
     mode: str
     tokens: int
-    slots: int
+    slots: int | None
     source: str
 
 
@@ -125,7 +125,7 @@ def _graph(step: Step, dump: ScheduledStep, configuration: Configuration) -> Gra
     if full and tokens:
         return Graph("FULL", tokens, tokens // length - step.num_reqs, source)
     if tokens and mode.value in ("PIECEWISE", "FULL_AND_PIECEWISE"):
-        return Graph("PIECEWISE", tokens, 0, source)
+        return Graph("PIECEWISE", tokens, 0 if tokens == step.num_tokens else None, source)
     return Graph("NONE", 0, 0, source)
 
 
