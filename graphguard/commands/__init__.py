@@ -27,6 +27,7 @@ COMMANDS = {
     "blackbox": "BlackboxCommand",
     "demo": "DemoCommand",
     "doctor": "DoctorCommand",
+    "diagnose": "DiagnoseCommand",
     "run": "RunCommand",
     "diff": "DiffCommand",
 }
