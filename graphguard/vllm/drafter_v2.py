@@ -151,7 +151,8 @@ def _dispatch_cg_and_sync_dp(original: Function) -> Function:
         # runs one. vLLM itself never lets one of them run a graph for decodes and the other not.
         target: StepsV2 | None = worker.target
         tied = name == PREFILL and target is not None and target.held_back
-        return steps.dispatch(request, batch, name, tied=tied)
+        runs_as = None if name == DECODE or target is None else target.guard.runs_as
+        return steps.dispatch(request, batch, name, tied=tied, runs_as=runs_as)
 
     return dispatch_cg_and_sync_dp
 

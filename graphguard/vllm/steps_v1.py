@@ -13,7 +13,8 @@ from typing import Any
 from graphguard.batch import BatchDescriptor
 from graphguard.errors import GuardMismatch
 from graphguard.signature import GraphKey, GraphMode
-from graphguard.verdict import Action, Phase, Reason, Verdict
+from graphguard.verdict import Action, Reason, Verdict
+from graphguard.vllm.batches import Batches
 from graphguard.vllm.captures import Captures, Choice
 from graphguard.vllm.model_guard import ModelGuard
 from graphguard.vllm.options import OnMismatch, Options
@@ -29,7 +30,6 @@ Sizes = tuple[int, int | None, int]
 
 _PAD = Action.PAD
 _ADOPTED = Reason.ADOPTED
-_MAX_BATCHES = 65_536
 _FULL, _PIECEWISE, _NONE = "FULL", "PIECEWISE", "NONE"
 
 
@@ -42,6 +42,7 @@ class StepsV1:
 
     Attributes:
         guard: The guard of the model.
+        batch: Returns the descriptor of a batch.
         pending: What the step wants to run, until it was dispatched; None outside of steps.
         padded: How a full graph that is about to be launched is padded, or None.
     """
@@ -50,9 +51,9 @@ class StepsV1:
         self.guard = guard
         self.pending: BatchDescriptor | None = None
         self.padded: Extent | None = None
+        self.batch = Batches().of
         self._options = options
         self._graphs: dict[str, dict[Sizes, int]] = {_FULL: {}, _PIECEWISE: {}}
-        self._batches: dict[tuple[int, int, int, int], BatchDescriptor] = {}
         self._modes: dict[str, Any] = {}
         self._full: Any = None
         self._piecewise: Any = None
@@ -75,18 +76,6 @@ class StepsV1:
                 key = key_of(self.guard.key.role, choice, batch)
                 signature = captures.signature(choice, key, batch)
                 graphs[sizes] = self.guard.add(signature, choice)
-
-    def batch(self, num_reqs: int, query_len: int, num_tokens: int, phase: int) -> BatchDescriptor:
-        """Return the descriptor of a batch; making one takes longer than a check."""
-        sizes = (num_reqs, query_len, num_tokens, phase)
-        batch = self._batches.get(sizes)
-        if batch is None:
-            if len(self._batches) >= _MAX_BATCHES:
-                self._batches.clear()
-            uniform = num_reqs * query_len == num_tokens
-            batch = BatchDescriptor(num_reqs, query_len, num_tokens, uniform, Phase(phase))
-            self._batches[sizes] = batch
-        return batch
 
     def dispatch(self, original: Dispatch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         """Dispatch the pending step: vLLM's choice if it fits and all ranks make it."""
