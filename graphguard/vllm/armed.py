@@ -43,6 +43,11 @@ def not_armed(part: str, reasons: list[str]) -> None:
         logger().warning("vLLM's %s is not guarded: %s", part, "; ".join(reasons))
 
 
+def is_armed(part: str) -> bool:
+    """Whether the hooks of a part are in place."""
+    return part in _parts and _parts[part].armed
+
+
 def statuses() -> tuple[PartStatus, ...]:
     """Return the parts that this process has come to, in their order."""
     return tuple(_parts.values())

@@ -12,10 +12,10 @@ import sys
 from typing import Any
 
 from graphguard.batch import BatchDescriptor
-from graphguard.vllm import armed, captures_v2
+from graphguard.vllm import armed, captures_v2, padding_v2
 from graphguard.vllm.dispatching_v2 import Request
 from graphguard.vllm.patches import Function, wrap
-from graphguard.vllm.runner_v2 import ATTRIBUTE, launching
+from graphguard.vllm.runner_v2 import ATTRIBUTE, PADDING, launching
 from graphguard.vllm.steps_v2 import StepsV2
 from graphguard.vllm.worker_guard import WorkerGuard, worker_guard
 
@@ -76,6 +76,8 @@ def take_captures(runner: Any, worker: WorkerGuard) -> None:  # noqa: ANN401 - v
             steps.take(captures_v2.captures_of(manager), CUDAGraphMode, name)
             setattr(manager, ATTRIBUTE, steps)
             setattr(manager, _PASS, name)
+            if name == DECODE and armed.is_armed(PADDING):
+                padding_v2.look_at_drafter(speculator, manager, steps.guard)
 
 
 def _is_known(speculator: Any) -> bool:  # noqa: ANN401 - vLLM's own

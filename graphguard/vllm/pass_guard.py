@@ -1,4 +1,4 @@
-"""The guard of a model on the V2 runner, which may run in several passes with graphs of their own."""
+"""The guard of a model on the V2 runner, which may run in passes with graphs of their own."""
 
 from __future__ import annotations
 

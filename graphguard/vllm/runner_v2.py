@@ -11,7 +11,8 @@ import numpy as np
 from graphguard import _core
 from graphguard.batch import BatchDescriptor
 from graphguard.log import logger
-from graphguard.vllm import captures_v2, capturing
+from graphguard.vllm import armed, captures_v2, capturing, padding_v2
+from graphguard.vllm.contract import Part, missing
 from graphguard.vllm.dispatching_v2 import Request
 from graphguard.vllm.model_guard import ModelGuard
 from graphguard.vllm.patches import Function, wrap
@@ -20,6 +21,9 @@ from graphguard.vllm.worker_guard import WorkerGuard, worker_guard
 
 ATTRIBUTE = "_graphguard_steps"
 """Where a graph manager keeps the steps of its model."""
+
+PADDING = Part.V2_PADDING.value
+"""The name of the part that looks at padded slots."""
 
 _DECODE = 0
 
@@ -41,6 +45,11 @@ def install() -> None:
     from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager
 
     captures_v2.install()
+    if reasons := missing(Part.V2_PADDING):
+        armed.not_armed(PADDING, reasons)
+    else:
+        padding_v2.install()
+        armed.armed(PADDING)
     wrap(model_runner.GPUModelRunner, "capture_model", _capture_model)
     wrap(model_runner.GPUModelRunner, "execute_model", _execute_model)
     wrap(model_runner, "dispatch_cg_and_sync_dp", _dispatch_cg_and_sync_dp)
@@ -58,6 +67,8 @@ def take_captures(runner: Any, worker: WorkerGuard) -> None:  # noqa: ANN401 - v
         steps: StepsV2 = worker.steps("target", StepsV2.of)
         steps.take(captures_v2.captures_of(manager), CUDAGraphMode)
         setattr(manager, ATTRIBUTE, steps)
+        if armed.is_armed(PADDING):
+            padding_v2.look_at_target(runner, steps.guard)
 
 
 def launching(original: Function, steps_of: Callable[[], StepsV2 | None]) -> Function:
@@ -131,6 +142,7 @@ def _execute_model(original: Function) -> Function:
         finally:
             steps.in_step = False
             _step.runner = _step.scheduled = None
+            padding_v2.forget()
 
     return execute_model
 
@@ -262,6 +274,11 @@ def _run_fullgraph(original: Function) -> Function:
         steps: StepsV2 | None = self.__dict__.get(ATTRIBUTE)
         if steps is None or not steps.in_step:
             return original(self, desc)
+        if (extent := steps.padded) is not None:
+            # A drafter's graph may be replayed for each draft. Its first replay changes the slots.
+            steps.padded = None
+            if (look := self.__dict__.get(padding_v2.LOOK)) is not None:
+                look(desc, extent)
         steps.guard.launching()
         try:
             return original(self, desc)

@@ -19,7 +19,7 @@ from graphguard.vllm.captures import Captures, Choice
 from graphguard.vllm.model_guard import ModelGuard
 from graphguard.vllm.options import OnMismatch, Options
 from graphguard.vllm.padding import PaddingFinding, violations
-from graphguard.vllm.padding_samples import PaddingSamples
+from graphguard.vllm.padding_checks import PaddingChecks
 from graphguard.vllm.padding_views import Extent, V1Metadata
 
 Dispatch = Callable[..., tuple[Any, Any]]
@@ -58,7 +58,7 @@ class StepsV1:
         self._full: Any = None
         self._piecewise: Any = None
         self._metadata: V1Metadata | None = None
-        self._samples = PaddingSamples()
+        self._padding = PaddingChecks(guard)
 
     def take(self, captures: Captures, modes: Any) -> None:  # noqa: ANN401 - vLLM's CUDAGraphMode
         """Take what was captured since the last call.
@@ -138,21 +138,7 @@ class StepsV1:
         extent, self.padded = self.padded, None
         if extent is None:
             return
-        try:
-            findings = self._padding_findings(runner, extent)
-        except Exception as error:  # noqa: BLE001 - the step runs as it would without us
-            self.guard.say_once("padding", f"padded slots are not checked: {error!r}")
-            return
-        if findings:
-            self._tell(findings)
-
-    def _tell(self, findings: list[PaddingFinding]) -> None:
-        try:
-            self.guard.padding_breaks(findings)
-        except Exception as error:
-            if self.guard.enforces:
-                raise
-            self.guard.say_once("padding", f"{findings[0]} could not be recorded: {error!r}")
+        self._padding.look(self._padding_findings, runner, extent)
 
     def _padding_findings(self, runner: Any, extent: Extent) -> list[PaddingFinding]:  # noqa: ANN401
         from vllm.forward_context import get_forward_context
@@ -162,9 +148,7 @@ class StepsV1:
         metadata = get_forward_context().attn_metadata
         findings = violations(self._metadata.view(extent, metadata))
         if not self._metadata.all_seen:
-            findings += self._samples.findings()
-            if self._samples.due():
-                self._samples.take(self._metadata.tensors(extent, metadata))
+            findings += self._padding.sampled(self._metadata.tensors, extent, metadata)
         return findings
 
     def _refuses(self, graph: int | None, verdict: Verdict, mode: Any) -> bool:  # noqa: ANN401

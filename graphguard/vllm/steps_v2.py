@@ -25,6 +25,7 @@ from graphguard.vllm.captures_v2 import ManagerCaptures
 from graphguard.vllm.dispatching_v2 import Answered, Asking, Descriptor, Request, for_decodes
 from graphguard.vllm.families_v2 import batch_captured_for, key_of
 from graphguard.vllm.options import OnMismatch, Options
+from graphguard.vllm.padding_views import Extent
 from graphguard.vllm.pass_guard import PassGuard
 
 _PAD = Action.PAD
@@ -62,7 +63,7 @@ class StepsV2:
         batch: Returns the descriptor of a batch.
         in_step: Whether a step runs that is checked, and no dummy run.
         held_back: Whether graphguard has kept the last step out of the graphs for decodes.
-        padded: The full graph that is about to be launched if it is padded, or None.
+        padded: How a full graph that is about to be launched is padded, or None.
     """
 
     def __init__(self, guard: PassGuard, options: Options) -> None:
@@ -70,7 +71,7 @@ class StepsV2:
         self.batch = Batches().of
         self.in_step = False
         self.held_back = False
-        self.padded: Descriptor | None = None
+        self.padded: Extent | None = None
         self._no_graphs: Any = None
         self._options = options
         self._passes: dict[str, _Graphs] = {}
@@ -143,7 +144,7 @@ class StepsV2:
         if graph is not None and verdict.action > _PAD:
             guard.say_once(verdict.reason.name, guard.misfit(verdict, graph, batch))
         guard.agree(verdict, graph, batch)
-        self._note_padding(verdict, launched)
+        self._note_padding(verdict, launched, batch)
 
     def _enforce(self, request: Request, batch: BatchDescriptor) -> tuple[Descriptor, Any]:
         alone = request.dp_size == 1
@@ -187,7 +188,7 @@ class StepsV2:
                 return asking.eagerly(chosen)
             adopted: Choice = guard.choices[agreed.graph]
             chosen = adopted.descriptor
-        self._note_padding(agreed, chosen)
+        self._note_padding(agreed, chosen, batch)
         return chosen
 
     def _settled(self, launched: Descriptor, decided: Descriptor, batch: BatchDescriptor) -> None:
@@ -204,11 +205,17 @@ class StepsV2:
             if graph is not None and verdict.action > _PAD:
                 verdict = Verdict(Action.REPLAY, verdict.reason, graph)
         guard.agree(verdict, graph, batch)
-        self._note_padding(verdict, launched)
+        self._note_padding(verdict, launched, batch)
 
-    def _note_padding(self, verdict: Verdict, launched: Descriptor) -> None:
-        padded = verdict.action is _PAD and launched.cg_mode.name == _FULL
-        self.padded = launched if padded else None
+    def _note_padding(self, verdict: Verdict, launched: Descriptor, batch: BatchDescriptor) -> None:
+        if verdict.action is _PAD and launched.cg_mode.name == _FULL and launched.num_reqs:
+            self.padded = Extent(
+                batch.num_reqs,
+                launched.num_reqs,
+                batch.num_tokens,
+                launched.num_tokens,
+                launched.uniform_token_count or 0,
+            )
 
     def _refuses(self, chosen: Descriptor, graph: int | None, verdict: Verdict) -> bool:
         if graph is None:
