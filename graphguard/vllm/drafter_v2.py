@@ -36,7 +36,7 @@ SPECULATORS = {
 PREFILL, DECODE, ALL = "prefill", "decode", "all drafts"
 """Passes: the first draft, the further drafts, and all drafts where one pass makes them."""
 
-_MANAGERS = {
+MANAGERS = {
     "prefill_cudagraph_manager": PREFILL,
     "decode_cudagraph_manager": DECODE,
     "cudagraph_manager": ALL,
@@ -70,7 +70,7 @@ def take_captures(runner: Any, worker: WorkerGuard) -> None:  # noqa: ANN401 - v
         armed.not_armed(PART, [f"the speculator {type(speculator).__name__} is not known"])
         return
     steps: StepsV2 = worker.steps("drafter", StepsV2.of)
-    for attribute, name in _MANAGERS.items():
+    for attribute, name in MANAGERS.items():
         manager = getattr(speculator, attribute, None)
         if manager is not None:
             steps.take(captures_v2.captures_of(manager), CUDAGraphMode, name)

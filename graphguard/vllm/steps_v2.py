@@ -105,6 +105,10 @@ class StepsV2:
             ids[choice.descriptor] = known
         self._passes[name] = _Graphs(ids, frozenset(ids.values()), captures.ungraphed)
 
+    def pass_of(self, graph: int) -> str:
+        """Return the pass that a graph belongs to."""
+        return next(name for name, graphs in self._passes.items() if graph in graphs.usable)
+
     def dispatch(
         self,
         request: Request,

@@ -22,6 +22,11 @@ def test_padded_slots_are_looked_at(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_graphs_are_captured_again(version: str) -> None:
+    assert "passed" in check(version, "recapture")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_the_plugin_arms_every_part_of_the_runner(version: str) -> None:
     found = armed(version)
 

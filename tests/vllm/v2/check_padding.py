@@ -180,10 +180,12 @@ def test_the_padded_lengths_of_a_drafters_decodes_are_sampled(arm: Arm) -> None:
     drafter = engine.drafter
     looked: list[Any] = []
     look = vars(drafter.decode_cudagraph_manager)[padding_v2.LOOK]
-    vars(drafter.decode_cudagraph_manager)[padding_v2.LOOK] = lambda desc, extent: (
-        looked.append(extent),
-        look(desc, extent),
-    )
+
+    def looking(desc: Any, extent: Any) -> None:
+        looked.append(extent)
+        look(desc, extent)
+
+    vars(drafter.decode_cudagraph_manager)[padding_v2.LOOK] = looking
     drafter.input_buffers.query_start_loc[:] = 11
     drafter.input_buffers.seq_lens[11] = 1
 
