@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from graphguard.batch import BatchDescriptor
-from graphguard.vllm import armed, captures_v2, padding_v2
+from graphguard.vllm import armed, captures_v2, padding_v2, skipped_drafts
 from graphguard.vllm.dispatching_v2 import Request
 from graphguard.vllm.patches import Function, wrap
 from graphguard.vllm.runner_v2 import ATTRIBUTE, PADDING, launching
@@ -49,7 +49,7 @@ def install() -> None:
     """Put the hooks in place in the speculators that are imported."""
     from vllm.v1.worker.gpu.model_runner import GPUModelRunner
 
-    wrap(GPUModelRunner, "sample_tokens", _sample_tokens)
+    skipped_drafts.install(GPUModelRunner)
     for name, speculator in SPECULATORS.items():
         module = sys.modules.get(name)
         found = getattr(module, speculator, None)
@@ -83,22 +83,6 @@ def take_captures(runner: Any, worker: WorkerGuard) -> None:  # noqa: ANN401 - v
 def _is_known(speculator: Any) -> bool:  # noqa: ANN401 - vLLM's own
     ways = {(base.__module__, base.__name__) for base in type(speculator).__mro__}
     return not ways.isdisjoint(SPECULATORS.items())
-
-
-def _sample_tokens(original: Function) -> Function:
-    worker = worker_guard()
-
-    def sample_tokens(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        steps: StepsV2 | None = worker.drafter
-        if steps is None or not worker.sealed or self.execute_model_state is None:
-            return original(self, *args, **kwargs)
-        worker.drafted = False
-        result = original(self, *args, **kwargs)
-        if not worker.drafted and worker.batch is not None:
-            steps.guard.leave_out(worker.batch)
-        return result
-
-    return sample_tokens
 
 
 def _propose(original: Function) -> Function:

@@ -55,7 +55,7 @@ def install() -> None:
     wrap(model_runner, "dispatch_cg_and_sync_dp", _dispatch_cg_and_sync_dp)
     wrap(model_runner, "set_forward_context", _set_forward_context)
     wrap(CudaGraphManager, "run_fullgraph", _run_fullgraph)
-    wrap(CUDAGraphWrapper, "clear_graphs", _clear_graphs)
+    wrap(CUDAGraphWrapper, "clear_graphs", capturing.forget_when_cleared)
 
 
 def take_captures(runner: Any, worker: WorkerGuard) -> None:  # noqa: ANN401 - vLLM's own
@@ -286,11 +286,3 @@ def _run_fullgraph(original: Function) -> Function:
             steps.guard.launched()
 
     return run_fullgraph
-
-
-def _clear_graphs(original: Function) -> Function:
-    def clear_graphs(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        capturing.forget(self)
-        return original(self, *args, **kwargs)
-
-    return clear_graphs
