@@ -66,6 +66,8 @@ class AgreedSteps:
 
     Attributes:
         ring: The black box as this guard writes it, or None.
+        adopts: Whether this rank may do what another one has decided. Where its own decision is
+            settled already with ranks outside of the group, it may not.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class AgreedSteps:
         assert agreement.ledger is not None  # noqa: S101 - the caller has joined
         self.agreement = agreement
         self.ring = box.ring.another() if box is not None else None
+        self.adopts = True
         self._native = agreement.ledger.native
         self._places = range(len(agreement.ledger.ranks))
         self._graphs = graphs
@@ -267,6 +270,8 @@ class AgreedSteps:
             return None
         if decided.kind is LaunchKind.ABORT:
             return Verdict(Action.ABORT, Reason.ADOPTED)
+        if not self.adopts:
+            return None
         if decided.kind is LaunchKind.REPLAY:
             graph = self._by_digest.get(decided.digest)
             return None if graph is None else self._fits(graph, batch, inputs)

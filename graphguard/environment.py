@@ -110,18 +110,16 @@ DECODE_STEPS = Variable(
     "how many steps of decodes the uniform scheduler for vLLM runs at most while prefills wait",
     "4",
 )
-<<<<<<< HEAD
 RUN = Variable(
     "GRAPHGUARD_RUN",
     "where each Python process of graphguard run says that it has started; set by that command",
     "",
-=======
+)
 INSTALL = Variable(
     "GRAPHGUARD_INSTALL",
     "0 or 1: whether every CUDA graph of torch is recorded in this process, from the import of "
     "torch on",
     "0",
->>>>>>> issue5-spine
 )
 CUDA_DRIVER = Variable(
     "GRAPHGUARD_CUDA_DRIVER",
@@ -165,11 +163,8 @@ VARIABLES = (
     METRICS,
     METRICS_RUN,
     DECISIONS,
-<<<<<<< HEAD
     RUN,
-=======
     INSTALL,
->>>>>>> issue5-spine
     CUDA_DRIVER,
     NCCL_PLUGIN,
     NEXT_PLUGIN,

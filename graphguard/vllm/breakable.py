@@ -53,7 +53,9 @@ def install() -> None:
     from vllm.compilation import breakable_cudagraph
 
     wrap(breakable_cudagraph.BreakableCUDAGraphWrapper, "_capture", _capture)
-    wrap(breakable_cudagraph.BreakableCUDAGraphWrapper, "clear_graphs", _clear_graphs)
+    wrap(
+        breakable_cudagraph.BreakableCUDAGraphWrapper, "clear_graphs", capturing.forget_when_cleared
+    )
     wrap(breakable_cudagraph.BreakableCUDAGraphCapture, "add_eager", _add_eager)
 
 
@@ -87,14 +89,6 @@ def _add_eager(original: Function) -> Function:
         return result
 
     return add_eager
-
-
-def _clear_graphs(original: Function) -> Function:
-    def clear_graphs(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        capturing.forget(self)
-        return original(self, *args, **kwargs)
-
-    return clear_graphs
 
 
 def _mode() -> str:

@@ -67,6 +67,11 @@ class Captures:
         """Forget what was captured for a choice, which is about to be captured again."""
         self._pieces.pop(choice, None)
 
+    def owners(self, choice: Choice) -> list[Any]:
+        """Return what holds the graphs that were captured for a choice."""
+        owners = [owner() for owner, _ in self._pieces.get(choice, ())]
+        return [owner for owner in owners if owner is not None]
+
     def signature(self, choice: Choice, key: GraphKey, batch: BatchDescriptor) -> Signature:
         """Return the signature of what was captured for a choice."""
         return signature_of(key, batch, [piece for _, piece in self._pieces[choice]])

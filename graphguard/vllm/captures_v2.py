@@ -28,18 +28,22 @@ class ManagerCaptures:
         graphs: What was recorded.
         ungraphed: Piecewise descriptors that the model captures nothing for: it is not compiled,
             and what vLLM calls a piecewise step of it runs eagerly.
+        arguments: What the target's manager was told to capture with, to tell it again; None where
+            it was not, or where LoRAs are in it, which are dummies then.
     """
 
     def __init__(self) -> None:
         self.graphs: Captures = capturing.new_captures()
         self.ungraphed: set[Any] = set()
+        self.arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
 
 def install() -> None:
     """Put the hooks in place. Called again, it does nothing."""
-    from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager
+    from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager, ModelCudaGraphManager
 
     wrap(CudaGraphManager, "capture", _capture)
+    wrap(ModelCudaGraphManager, "capture", _capture_model)
     if hasattr(CudaGraphManager, "release_graphs"):
         wrap(CudaGraphManager, "release_graphs", _release_graphs)
 
@@ -62,6 +66,15 @@ def _capture(original: Function) -> Function:
         return result
 
     return capture
+
+
+def _capture_model(original: Function) -> Function:
+    def capture_model(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        if not kwargs.get("has_lora"):
+            captures_of(self).arguments = args, kwargs
+        return original(self, *args, **kwargs)
+
+    return capture_model
 
 
 def _release_graphs(original: Function) -> Function:

@@ -17,7 +17,7 @@ from graphguard.log import logger
 from graphguard.recorders.graph_nodes import watched_captures
 from graphguard.vllm.captures import Captures, Choice, Piece, piece_of
 from graphguard.vllm.collectives import CommunicatorRecorder, install
-from graphguard.vllm.patches import wrapped_inside
+from graphguard.vllm.patches import Function, wrapped_inside
 
 
 class _Roles(threading.local):
@@ -133,6 +133,16 @@ def forget(wrapper: Any) -> None:  # noqa: ANN401 - vLLM's own
     """Drop what a wrapper has captured."""
     for captures in _all:
         captures.drop(wrapper)
+
+
+def forget_when_cleared(original: Function) -> Function:
+    """Make the wrapper of a ``clear_graphs``: vLLM throws its first captures away."""
+
+    def clear_graphs(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        forget(self)
+        return original(self, *args, **kwargs)
+
+    return clear_graphs
 
 
 def tensors_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

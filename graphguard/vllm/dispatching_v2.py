@@ -14,6 +14,10 @@ Descriptor = Any
 """vLLM's ``BatchExecutionDescriptor``, which differs from version to version."""
 
 
+_NOT_OF_DECODES = {"max_query_len": None, "uniform_decode": False}
+"""What vLLM passes, by name and where its version has it, for a batch that is not of decodes."""
+
+
 class Request(NamedTuple):
     """A call of vLLM's ``dispatch_cg_and_sync_dp``.
 
@@ -39,6 +43,10 @@ class Request(NamedTuple):
     more: dict[str, Any]
     refine: Callable[[Descriptor], Descriptor] | None = None
 
+    def refined(self, descriptor: Descriptor) -> Descriptor:
+        """Return what is launched for a descriptor that vLLM's function has returned."""
+        return descriptor if self.refine is None else self.refine(descriptor)
+
     def unguarded(self) -> tuple[Descriptor, Any]:
         """Make the call as vLLM does."""
         return self.answered_by(self.manager, uniform=True, alone=False)
@@ -52,8 +60,8 @@ class Request(NamedTuple):
             alone: Whether data-parallel ranks are left out of it.
         """
         more = self.more
-        if not uniform and more.get("max_query_len") is not None:
-            more = more | {"max_query_len": None}
+        if not uniform:
+            more = more | {name: no for name, no in _NOT_OF_DECODES.items() if name in more}
         return self.original(
             manager,
             self.num_reqs,
@@ -98,8 +106,7 @@ class Asking:
     def choice(self) -> Descriptor:
         """Return vLLM's own choice."""
         args, kwargs = self._asked
-        chosen = self._request.manager.dispatch(*args, **kwargs)
-        return chosen if self._request.refine is None else self._request.refine(chosen)
+        return self._request.refined(self._request.manager.dispatch(*args, **kwargs))
 
     def without_decodes(self) -> Descriptor:
         """Return vLLM's choice for a batch of the same size that is not of decodes."""

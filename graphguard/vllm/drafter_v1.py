@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphguard.vllm import capturing
+from graphguard.vllm import capturing, skipped_drafts
 from graphguard.vllm.patches import Function, wrap
 from graphguard.vllm.runner_v1 import ATTRIBUTE
+from graphguard.vllm.steps_v1 import BatchSizes
 from graphguard.vllm.worker_guard import WorkerGuard, worker_guard
 
 
@@ -23,7 +24,7 @@ def install_in_runner() -> None:
     """Put the hook in place that sees a drafter which is not run. The runner must be imported."""
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-    wrap(GPUModelRunner, "sample_tokens", _sample_tokens)
+    skipped_drafts.install(GPUModelRunner)
 
 
 def take_captures(runner: Any, worker: WorkerGuard) -> None:  # noqa: ANN401 - vLLM's own
@@ -44,24 +45,6 @@ def _dummy_run(original: Function) -> Function:
             return original(self, *args, **kwargs)
 
     return dummy_run
-
-
-def _sample_tokens(original: Function) -> Function:
-    worker = worker_guard()
-
-    def sample_tokens(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        steps = worker.drafter
-        # None after steps that ran no model: there was nothing to draft for.
-        state = getattr(self, "execute_model_state", None)
-        if steps is None or not worker.sealed or state is None:
-            return original(self, *args, **kwargs)
-        worker.drafted = False
-        result = original(self, *args, **kwargs)
-        if not worker.drafted and worker.batch is not None:
-            steps.guard.leave_out(steps.batch(*worker.batch))
-        return result
-
-    return sample_tokens
 
 
 def _propose(original: Function) -> Function:
@@ -104,7 +87,7 @@ def _determine(original: Function) -> Function:
     return determine
 
 
-def _pending(worker: WorkerGuard, num_tokens: int) -> Any:  # noqa: ANN401 - a descriptor or None
+def _pending(worker: WorkerGuard, num_tokens: int) -> BatchSizes | None:
     """Return what a pass of the drafter wants to run.
 
     The first pass takes every query token of the target's step, or one more for each request;

@@ -12,10 +12,10 @@ import sys
 from typing import Any
 
 from graphguard.batch import BatchDescriptor
-from graphguard.vllm import armed, captures_v2
+from graphguard.vllm import armed, captures_v2, padding_v2, skipped_drafts
 from graphguard.vllm.dispatching_v2 import Request
 from graphguard.vllm.patches import Function, wrap
-from graphguard.vllm.runner_v2 import ATTRIBUTE, launching
+from graphguard.vllm.runner_v2 import ATTRIBUTE, PADDING, launching
 from graphguard.vllm.steps_v2 import StepsV2
 from graphguard.vllm.worker_guard import WorkerGuard, worker_guard
 
@@ -36,7 +36,7 @@ SPECULATORS = {
 PREFILL, DECODE, ALL = "prefill", "decode", "all drafts"
 """Passes: the first draft, the further drafts, and all drafts where one pass makes them."""
 
-_MANAGERS = {
+MANAGERS = {
     "prefill_cudagraph_manager": PREFILL,
     "decode_cudagraph_manager": DECODE,
     "cudagraph_manager": ALL,
@@ -49,7 +49,7 @@ def install() -> None:
     """Put the hooks in place in the speculators that are imported."""
     from vllm.v1.worker.gpu.model_runner import GPUModelRunner
 
-    wrap(GPUModelRunner, "sample_tokens", _sample_tokens)
+    skipped_drafts.install(GPUModelRunner)
     for name, speculator in SPECULATORS.items():
         module = sys.modules.get(name)
         found = getattr(module, speculator, None)
@@ -70,33 +70,19 @@ def take_captures(runner: Any, worker: WorkerGuard) -> None:  # noqa: ANN401 - v
         armed.not_armed(PART, [f"the speculator {type(speculator).__name__} is not known"])
         return
     steps: StepsV2 = worker.steps("drafter", StepsV2.of)
-    for attribute, name in _MANAGERS.items():
+    for attribute, name in MANAGERS.items():
         manager = getattr(speculator, attribute, None)
         if manager is not None:
             steps.take(captures_v2.captures_of(manager), CUDAGraphMode, name)
             setattr(manager, ATTRIBUTE, steps)
             setattr(manager, _PASS, name)
+            if name == DECODE and armed.is_armed(PADDING):
+                padding_v2.look_at_drafter(speculator, manager, steps.guard)
 
 
 def _is_known(speculator: Any) -> bool:  # noqa: ANN401 - vLLM's own
     ways = {(base.__module__, base.__name__) for base in type(speculator).__mro__}
     return not ways.isdisjoint(SPECULATORS.items())
-
-
-def _sample_tokens(original: Function) -> Function:
-    worker = worker_guard()
-
-    def sample_tokens(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        steps: StepsV2 | None = worker.drafter
-        if steps is None or not worker.sealed or self.execute_model_state is None:
-            return original(self, *args, **kwargs)
-        worker.drafted = False
-        result = original(self, *args, **kwargs)
-        if not worker.drafted and worker.batch is not None:
-            steps.guard.leave_out(worker.batch)
-        return result
-
-    return sample_tokens
 
 
 def _propose(original: Function) -> Function:
@@ -151,7 +137,8 @@ def _dispatch_cg_and_sync_dp(original: Function) -> Function:
         # runs one. vLLM itself never lets one of them run a graph for decodes and the other not.
         target: StepsV2 | None = worker.target
         tied = name == PREFILL and target is not None and target.held_back
-        return steps.dispatch(request, batch, name, tied=tied)
+        runs_as = None if name == DECODE or target is None else target.guard.runs_as
+        return steps.dispatch(request, batch, name, tied=tied, runs_as=runs_as)
 
     return dispatch_cg_and_sync_dp
 

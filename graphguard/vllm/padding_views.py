@@ -59,7 +59,7 @@ class Extent(NamedTuple):
         return self.num_reqs != self.num_reqs_padded or self.num_tokens != self.num_tokens_padded
 
 
-class _Buffers(NamedTuple):
+class Buffers(NamedTuple):
     """Whole tensors of a runner, on one side."""
 
     lengths: tuple[tuple[str, Values], ...] = ()
@@ -81,7 +81,7 @@ class V1Metadata:
         self._batch: Any = None
         self._max_model_len = 0
         self._device = "cpu"
-        self._seen = self._tensors = _Buffers()
+        self._seen = self._tensors = Buffers()
         self._views: dict[Extent, MetadataView] = {}
 
     def view(self, extent: Extent, attn_metadata: object = None) -> MetadataView:
@@ -119,7 +119,7 @@ class V1Metadata:
         """
         if self._batch is not self._runner.input_batch:
             self._find()
-        view = _view(self._tensors, extent, self._device, self._max_model_len, SAMPLED_BLOCKS)
+        view = cut(self._tensors, extent, self._device, self._max_model_len, SAMPLED_BLOCKS)
         view.derived = derived_lengths(attn_metadata, extent)
         return view
 
@@ -127,7 +127,7 @@ class V1Metadata:
         """Cut out the padded slots of a step once: the cuts show what the buffers hold later."""
         if len(self._views) >= MAX_VIEWS:
             self._views.clear()
-        self._views[extent] = view = _view(self._seen, extent, "cpu", self._max_model_len)
+        self._views[extent] = view = cut(self._seen, extent, "cpu", self._max_model_len)
         return view
 
     def _find(self) -> None:
@@ -144,7 +144,7 @@ class V1Metadata:
         if local is not None:
             seen_lengths.append(("dcp_local_seq_lens", local.np))
             read_lengths.append(("dcp_local_seq_lens", local.gpu))
-        self._tensors = _Buffers(
+        self._tensors = Buffers(
             tuple(read_lengths),
             ("query_start_loc", starts.gpu),
             tuple((f"block_table[{i}]", table.block_table.gpu) for i, table in tables),
@@ -155,7 +155,7 @@ class V1Metadata:
             self._seen = _as_arrays(self._tensors)
             self._seen = self._seen._replace(lengths=(bound, *self._seen.lengths))
         else:
-            self._seen = _Buffers(tuple(seen_lengths), ("query_start_loc", starts.np))
+            self._seen = Buffers(tuple(seen_lengths), ("query_start_loc", starts.np))
 
 
 def view_of_v1(runner: Any, extent: Extent) -> MetadataView:  # noqa: ANN401 - vLLM's own
@@ -169,73 +169,14 @@ def view_of_v1(runner: Any, extent: Extent) -> MetadataView:  # noqa: ANN401 - v
 def view_of_v1_drafter(proposer: Any, extent: Extent) -> MetadataView:  # noqa: ANN401 - vLLM's own
     """Return the padded tokens of a V1 proposer, as tensors where they are on a GPU."""
     slots, positions = proposer._slot_mapping_buffer, getattr(proposer, "positions", None)
-    buffers = _Buffers(
+    buffers = Buffers(
         slot_mappings=(("_slot_mapping_buffer", slots),),
         positions=None if positions is None else ("positions", positions),
     )
     device = str(slots.device)
     if device == "cpu":
         buffers = _as_arrays(buffers)
-    return _view(buffers, extent, device, int(getattr(proposer, "max_model_len", 0)))
-
-
-def extent_of_v2(input_batch: Any, desc: Any) -> Extent:  # noqa: ANN401 - vLLM's own
-    """Return a V2 step: its batch, and the descriptor of the graph that runs it."""
-    return Extent(
-        input_batch.num_reqs,
-        input_batch.num_reqs_after_padding,
-        input_batch.num_tokens,
-        input_batch.num_tokens_after_padding,
-        desc.uniform_token_count or 0,
-    )
-
-
-def view_of_v2(input_batch: Any, desc: Any) -> MetadataView:  # noqa: ANN401 - vLLM's own
-    """Return what the CPU sees of the padded slots of a V2 step.
-
-    Nothing is looked at where the batch is one rank's part of another one (PCP).
-    """
-    extent = extent_of_v2(input_batch, desc)
-    if getattr(input_batch, "pcp", None) is not None or not extent.padded:
-        return _view(_Buffers(), extent, "cpu", 0)
-    bound = input_batch.seq_lens_cpu_upper_bound
-    buffers = _Buffers(
-        () if bound is None else (("seq_lens_cpu_upper_bound", bound.numpy()),),
-        ("query_start_loc_np", input_batch.query_start_loc_np),
-    )
-    return _view(buffers, extent, "cpu", 0)
-
-
-def tensors_of_v2(
-    owner: Any,  # noqa: ANN401 - vLLM's own
-    extent: Extent,
-    attn_metadata: object = None,
-    *,
-    slots: bool = True,
-) -> MetadataView:
-    """Return the padded slots of a V2 step as tensors where the graph reads them, for a sample.
-
-    Args:
-        owner: The runner, or a speculator, just before its graph is replayed: a speculator's decode
-            graph adds to the padded lengths while it runs.
-        extent: The step.
-        attn_metadata: What ``prepare_attn`` returned, for the lengths that a backend derived.
-        slots: Whether the slot mappings are those of this step. A speculator's decode graph may
-            compute its own; what lies there before it runs is of another step.
-    """
-    inputs, tables = owner.input_buffers, owner.block_tables
-    groups = range(len(tables.input_block_tables))
-    buffers = _Buffers(
-        (("seq_lens", inputs.seq_lens),),
-        ("query_start_loc", inputs.query_start_loc),
-        tuple((f"input_block_tables[{i}]", tables.input_block_tables[i]) for i in groups),
-        tuple((f"slot_mappings[{i}]", tables.slot_mappings[i]) for i in groups if slots),
-        ("positions", inputs.positions),
-    )
-    device = str(inputs.seq_lens.device)
-    view = _view(buffers, extent, device, int(getattr(owner, "max_model_len", 0)), SAMPLED_BLOCKS)
-    view.derived = derived_lengths(attn_metadata, extent)
-    return view
+    return cut(buffers, extent, device, int(getattr(proposer, "max_model_len", 0)))
 
 
 def derived_lengths(attn_metadata: object, extent: Extent) -> tuple[Tail, ...]:
@@ -275,13 +216,13 @@ def _cache_groups(runner: Any) -> list[tuple[int, Any]]:  # noqa: ANN401 - vLLM'
     return [(index, table) for index, table in enumerate(tables) if index not in encoders]
 
 
-def _as_arrays(buffers: _Buffers) -> _Buffers:
+def _as_arrays(buffers: Buffers) -> Buffers:
     """Return tensors of the CPU as arrays that share their memory."""
 
     def array(named: tuple[str, Values]) -> tuple[str, Values]:
         return named[0], named[1].numpy()
 
-    return _Buffers(
+    return Buffers(
         tuple(array(named) for named in buffers.lengths),
         array(buffers.query_start) if buffers.query_start else None,
         tuple(array(named) for named in buffers.block_tables),
@@ -290,8 +231,8 @@ def _as_arrays(buffers: _Buffers) -> _Buffers:
     )
 
 
-def _view(
-    buffers: _Buffers, extent: Extent, device: str, max_model_len: int, columns: int | None = None
+def cut(
+    buffers: Buffers, extent: Extent, device: str, max_model_len: int, columns: int | None = None
 ) -> MetadataView:
     """Cut the padded slots out of whole buffers."""
     req, reqs, token, tokens, query_len = extent

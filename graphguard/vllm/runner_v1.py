@@ -23,7 +23,7 @@ def install() -> None:
     wrap(GPUModelRunner, "_determine_batch_execution_and_padding", _determine)
     wrap(GPUModelRunner, "_model_forward", _model_forward)
     wrap(CudagraphDispatcher, "dispatch", _dispatch)
-    wrap(CUDAGraphWrapper, "clear_graphs", _clear_graphs)
+    wrap(CUDAGraphWrapper, "clear_graphs", capturing.forget_when_cleared)
 
 
 def take_captures(runner: Any, worker: WorkerGuard) -> None:  # noqa: ANN401 - vLLM's own
@@ -129,11 +129,3 @@ def _model_forward(original: Function) -> Function:
             steps.guard.launched()
 
     return model_forward
-
-
-def _clear_graphs(original: Function) -> Function:
-    def clear_graphs(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        capturing.forget(self)
-        return original(self, *args, **kwargs)
-
-    return clear_graphs

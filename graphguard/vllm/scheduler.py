@@ -10,10 +10,12 @@ for what is not of the step's kind.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from graphguard.environment import decode_steps
 from graphguard.log import logger
+from graphguard.vllm.admission import admission_limits, nothing_admitted
 from graphguard.vllm.contract import Part, missing
 from graphguard.vllm.step_kinds import Decodes, Prefills
 
@@ -48,8 +50,6 @@ else:
 
 ROUNDS_WITHOUT_ROOM = 4
 """After prefills for which vLLM found no room, so many times more decode steps come first."""
-
-_ADMISSION_LIMITS = ("max_num_running_reqs", "max_num_active_reqs")
 
 
 class UniformSteps(_Parent):
@@ -124,23 +124,12 @@ class UniformSteps(_Parent):
         arguments: tuple[Any, ...],
         named: dict[str, Any],
     ) -> Output:
-        kept: dict[str, Any] = {}
-        if isinstance(plan, Decodes):
-            # vLLM admits nothing while as many run as may run. It takes requests that it did not
-            # admit for a sign that there was no room.
-            limits = [name for name in _ADMISSION_LIMITS if hasattr(self, name)]
-            kept = {name: getattr(self, name) for name in limits}
-            if hasattr(self, "prefill_capacity_bound"):
-                kept["prefill_capacity_bound"] = self.prefill_capacity_bound
-            for name in limits:
-                setattr(self, name, len(self.running))
         self._plan = plan
         try:
-            return super().schedule(*arguments, **named)
+            with nothing_admitted(self) if isinstance(plan, Decodes) else nullcontext():
+                return super().schedule(*arguments, **named)
         finally:
             self._plan = None
-            for name, value in kept.items():
-                setattr(self, name, value)
 
     def _forget_lost_drafts(self) -> None:
         """Let requests that left out a step go on without drafts where the worker lost them.
@@ -245,8 +234,7 @@ class UniformSteps(_Parent):
 
     def _prefills_ready(self) -> bool:
         running, waiting = self.get_request_counts()
-        limits = [getattr(self, name) for name in _ADMISSION_LIMITS if hasattr(self, name)]
-        if waiting > 0 and running < min(limits):
+        if waiting > 0 and running < min(admission_limits(self).values()):
             return True
         return any(self._prefilling(request) for request in self.running)
 

@@ -15,11 +15,12 @@ from graphguard.batch import BatchDescriptor
 from graphguard.errors import GuardMismatch
 from graphguard.signature import GraphKey, GraphMode
 from graphguard.verdict import Action, Phase, Reason, Verdict
+from graphguard.vllm.batches import Batches
 from graphguard.vllm.captures import Captures, Choice
 from graphguard.vllm.model_guard import ModelGuard
 from graphguard.vllm.options import OnMismatch, Options
 from graphguard.vllm.padding import PaddingFinding, violations
-from graphguard.vllm.padding_samples import PaddingSamples
+from graphguard.vllm.padding_checks import PaddingChecks
 from graphguard.vllm.padding_views import Extent, V1Metadata
 
 Again = Callable[..., tuple[Any, Any]]
@@ -34,7 +35,6 @@ Sizes = tuple[int, int | None, int]
 
 _PAD = Action.PAD
 _ADOPTED = Reason.ADOPTED
-_MAX_BATCHES = 65_536
 _UNPUBLISHED = -1
 _FULL, _PIECEWISE, _NONE = "FULL", "PIECEWISE", "NONE"
 
@@ -48,6 +48,7 @@ class StepsV1:
 
     Attributes:
         guard: The guard of the model.
+        batch: Returns the descriptor of a batch.
         pending: What the step wants to run, until it was dispatched; None outside of steps.
         padded: The descriptor of a padded full graph that is about to be launched, and what it is
             launched for, or None.
@@ -59,18 +60,18 @@ class StepsV1:
         self.guard = guard
         self.pending: BatchSizes | None = None
         self.padded: tuple[Any, BatchSizes] | None = None
+        self.batch = Batches().of
         self.input_batch: Any = None
         self.phase: Callable[[int], int] = _not_read
         self._options = options
         self._avoids_padding = options.avoids_padding
         self._full_graphs: dict[Sizes, int] = {}
         self._piecewise_graphs: dict[Sizes, int] = {}
-        self._batches: dict[BatchSizes, BatchDescriptor] = {}
         self._modes: dict[str, Any] = {}
         self._full: Any = None
         self._piecewise: Any = None
         self._metadata: V1Metadata | None = None
-        self._samples = PaddingSamples()
+        self._padding = PaddingChecks(guard)
 
     def take(self, captures: Captures, modes: Any) -> None:  # noqa: ANN401 - vLLM's CUDAGraphMode
         """Take what was captured since the last call.
@@ -89,18 +90,6 @@ class StepsV1:
                 key = key_of(self.guard.key.role, choice, batch)
                 signature = captures.signature(choice, key, batch)
                 graphs[sizes] = self.guard.add(signature, choice)
-
-    def batch(self, num_reqs: int, query_len: int, num_tokens: int, phase: int) -> BatchDescriptor:
-        """Return the descriptor of a batch; making one takes longer than a check."""
-        sizes = (num_reqs, query_len, num_tokens, phase)
-        batch = self._batches.get(sizes)
-        if batch is None:
-            if len(self._batches) >= _MAX_BATCHES:
-                self._batches.clear()
-            uniform = num_reqs * query_len == num_tokens
-            batch = BatchDescriptor(num_reqs, query_len, num_tokens, uniform, Phase(phase))
-            self._batches[sizes] = batch
-        return batch
 
     def read_phases_of(self, input_batch: Any) -> None:  # noqa: ANN401 - vLLM's own
         """Take the arrays from which the phase of every batch is read. They stay where they are."""
@@ -196,6 +185,10 @@ class StepsV1:
         padded = verdict.action is _PAD and chosen[0] is self._full
         self.padded = (chosen[1], sizes) if padded else None
 
+    def leave_out(self, sizes: BatchSizes) -> None:
+        """Publish that the model is not run in a step of these sizes."""
+        self.guard.leave_out(self.batch(*sizes))
+
     def check_padding(self, runner: Any) -> None:  # noqa: ANN401 - vLLM's own
         """Look at the padded slots of the step, which vLLM has filled by now.
 
@@ -205,34 +198,25 @@ class StepsV1:
         padded, self.padded = self.padded, None
         if padded is None:
             return
-        try:
-            extent = _extent(*padded)
-            findings = [] if extent is None else self._padding_findings(runner, extent)
-        except Exception as error:  # noqa: BLE001 - the step runs as it would without us
-            self.guard.say_once("padding", f"padded slots are not checked: {error!r}")
-            return
-        if findings:
-            self._tell(findings)
+        self._padding.look(self._padding_findings, runner, *padded)
 
-    def _tell(self, findings: list[PaddingFinding]) -> None:
-        try:
-            self.guard.padding_breaks(findings)
-        except Exception as error:
-            if self.guard.enforces:
-                raise
-            self.guard.say_once("padding", f"{findings[0]} could not be recorded: {error!r}")
-
-    def _padding_findings(self, runner: Any, extent: Extent) -> list[PaddingFinding]:  # noqa: ANN401
+    def _padding_findings(
+        self,
+        runner: Any,  # noqa: ANN401 - vLLM's own
+        descriptor: Any,  # noqa: ANN401 - vLLM's own
+        sizes: BatchSizes,
+    ) -> list[PaddingFinding]:
         from vllm.forward_context import get_forward_context
 
+        extent = _extent(descriptor, sizes)
+        if extent is None:
+            return []
         if self._metadata is None:
             self._metadata = V1Metadata(runner)
         metadata = get_forward_context().attn_metadata
         findings = violations(self._metadata.view(extent, metadata))
         if not self._metadata.all_seen:
-            findings += self._samples.findings()
-            if self._samples.due():
-                self._samples.take(self._metadata.tensors(extent, metadata))
+            findings += self._padding.sampled(self._metadata.tensors, extent, metadata)
         return findings
 
     def _refuses(self, graph: int | None, verdict: Verdict, mode: Any) -> bool:  # noqa: ANN401

@@ -1,11 +1,13 @@
 """A step of the V2 runner or its speculator: what it wants, what vLLM chose, and what is done.
 
-Everything is decided where vLLM asks a graph manager, in ``dispatch_cg_and_sync_dp`` and before
-data-parallel ranks agree on their batch. A step that is kept out of the graphs for decodes is shown
-to those ranks as vLLM shows a batch that is not uniform, so that all of them keep out of them.
+What graphguard changes, it changes where vLLM first asks a graph manager, in
+``dispatch_cg_and_sync_dp`` and before data-parallel ranks agree on their batch. A step that is kept
+out of the graphs for decodes is shown to those ranks as vLLM shows a batch that is not uniform, so
+that all of them keep out of them.
 
-With data parallelism, what vLLM dispatches after that agreement is not compared once more: between
-tensor-parallel ranks it follows from what they have agreed on here.
+What ranks compare is what vLLM launches, so what it dispatches last. With data parallelism that is
+after the agreement on the batch, of which nothing may be changed: a tensor-parallel rank that would
+launch something else than its peers is refused then, where it would follow them otherwise.
 """
 
 from __future__ import annotations
@@ -14,38 +16,22 @@ import functools
 from typing import Any, NamedTuple
 
 from graphguard.batch import BatchDescriptor
-from graphguard.environment import Mode
 from graphguard.errors import GuardMismatch
 from graphguard.session import Session
-from graphguard.signature import GraphKey, GraphMode
-from graphguard.verdict import Action, Phase, Reason, Verdict
+from graphguard.verdict import Action, Reason, Verdict
+from graphguard.vllm.batches import Batches
 from graphguard.vllm.captures import Choice
 from graphguard.vllm.captures_v2 import ManagerCaptures
 from graphguard.vllm.dispatching_v2 import Answered, Asking, Descriptor, Request, for_decodes
-from graphguard.vllm.model_guard import ModelGuard
+from graphguard.vllm.families_v2 import batch_captured_for, key_of
 from graphguard.vllm.options import OnMismatch, Options
+from graphguard.vllm.padding_views import Extent
+from graphguard.vllm.pass_guard import PassGuard
 
 _PAD = Action.PAD
 _ADOPTED = Reason.ADOPTED
 _EAGER = Verdict(Action.EAGER, Reason.NO_GRAPH)
-_MAX_BATCHES = 65_536
 _FULL, _NONE = "FULL", "NONE"
-
-
-class PassGuard(ModelGuard):
-    """The guard of a model that may run in several passes, each with graphs of its own.
-
-    Attributes:
-        usable: The graphs that the manager of the pass has: no other one may be adopted.
-    """
-
-    def __init__(self, role: str, mode: Mode, session: Session) -> None:
-        super().__init__(role, mode, session)
-        self.usable: frozenset[int] = frozenset()
-
-    def check(self, graph: int | None, batch: BatchDescriptor) -> Verdict:
-        """Say whether a graph fits a batch; see :meth:`ModelGuard.check`."""
-        return super().check(graph if graph in self.usable else None, batch)
 
 
 class _Graphs(NamedTuple):
@@ -74,20 +60,24 @@ class StepsV2:
 
     Attributes:
         guard: The guard of the model.
+        batch: Returns the descriptor of a batch.
         in_step: Whether a step runs that is checked, and no dummy run.
         held_back: Whether graphguard has kept the last step out of the graphs for decodes.
+        padded: How a full graph that is about to be launched is padded, or None.
     """
 
     def __init__(self, guard: PassGuard, options: Options) -> None:
         self.guard = guard
+        self.batch = Batches().of
         self.in_step = False
         self.held_back = False
+        self.padded: Extent | None = None
         self._no_graphs: Any = None
         self._options = options
         self._passes: dict[str, _Graphs] = {}
         self._graphs = _NO_GRAPHS
         self._tied = self._changed = False
-        self._batches: dict[tuple[int, int, int, int], BatchDescriptor] = {}
+        self._decided = _EAGER
 
     @classmethod
     def of(cls, role: str, options: Options, session: Session) -> StepsV2:
@@ -115,20 +105,18 @@ class StepsV2:
             ids[choice.descriptor] = known
         self._passes[name] = _Graphs(ids, frozenset(ids.values()), captures.ungraphed)
 
-    def batch(self, num_reqs: int, query_len: int, num_tokens: int, phase: int) -> BatchDescriptor:
-        """Return the descriptor of a batch; making one takes longer than a check."""
-        sizes = (num_reqs, query_len, num_tokens, phase)
-        batch = self._batches.get(sizes)
-        if batch is None:
-            if len(self._batches) >= _MAX_BATCHES:
-                self._batches.clear()
-            uniform = num_reqs * query_len == num_tokens
-            batch = BatchDescriptor(num_reqs, query_len, num_tokens, uniform, Phase(phase))
-            self._batches[sizes] = batch
-        return batch
+    def pass_of(self, graph: int) -> str:
+        """Return the pass that a graph belongs to."""
+        return next(name for name, graphs in self._passes.items() if graph in graphs.usable)
 
     def dispatch(
-        self, request: Request, batch: BatchDescriptor, name: str = "", *, tied: bool = False
+        self,
+        request: Request,
+        batch: BatchDescriptor,
+        name: str = "",
+        *,
+        tied: bool = False,
+        runs_as: BatchDescriptor | None = None,
     ) -> tuple[Descriptor, Any]:
         """Dispatch a step: vLLM's choice if it fits and all ranks make it.
 
@@ -138,48 +126,104 @@ class StepsV2:
             name: The pass of the manager that is asked.
             tied: Whether the step may use no graph for decodes because the one whose buffers it
                 reads does not.
+            runs_as: What the batch is checked as, if not as itself.
         """
         self._graphs = self._passes[name]
         self.guard.usable = self._graphs.usable
-        self._tied, self._changed = tied, False
-        asking = Asking(request, functools.partial(self._decide, batch), self._no_graphs)
+        self.guard.runs_as = runs_as
+        self.padded = None
+        if self.guard.enforces:
+            self._tied, self._changed = tied, False
+            return self._enforce(request, batch)
+        result = request.unguarded()
+        try:
+            self._observe(request.refined(result[0]), batch)
+        except Exception as error:  # noqa: BLE001 - nothing of this may reach the engine
+            self.guard.say_once("step", f"{self.guard.key} {batch} is not checked: {error!r}")
+        return result
+
+    def _observe(self, launched: Descriptor, batch: BatchDescriptor) -> None:
+        guard, graph = self.guard, self._graphs.ids.get(launched)
+        verdict = guard.check(graph, batch)
+        if graph is not None and verdict.action > _PAD:
+            guard.say_once(verdict.reason.name, guard.misfit(verdict, graph, batch))
+        guard.agree(verdict, graph, batch)
+        self._note_padding(verdict, launched, batch)
+
+    def _enforce(self, request: Request, batch: BatchDescriptor) -> tuple[Descriptor, Any]:
+        alone = request.dp_size == 1
+        self.guard.adopts = alone
+        asking = Asking(request, functools.partial(self._decide, batch, alone), self._no_graphs)
         result = request.answered_by(asking, uniform=True, alone=True)
         if asking.decided is None:
             # vLLM runs it eagerly without asking.
-            self.guard.agree(_EAGER, None, batch)
             self.held_back = False
-            return result if request.dp_size == 1 else request.unguarded()
+            result = result if alone else request.unguarded()
+            self.guard.agree(_EAGER, None, batch)
+            return result
         self.held_back = self._changed and not for_decodes(asking.decided)
-        if request.dp_size == 1:
+        if alone:
             return result
         # What data-parallel ranks have agreed on before may not be changed any more.
         uniform = not self.held_back or request.more.get("dp_sync_state") is not None
         answered = Answered(request.manager, asking.decided)
-        return request.answered_by(answered, uniform=uniform, alone=False)
+        result = request.answered_by(answered, uniform=uniform, alone=False)
+        self._settled(request.refined(result[0]), asking.decided, batch)
+        return result
 
-    def _decide(self, batch: BatchDescriptor, asking: Asking) -> Descriptor:
-        """Return the descriptor that a step runs with."""
-        guard = self.guard
-        chosen = asking.choice()
+    def leave_out(self, batch: BatchDescriptor) -> None:
+        """Publish that the model is not run in a step."""
+        self.guard.leave_out(batch)
+
+    def _decide(self, batch: BatchDescriptor, alone: bool, asking: Asking) -> Descriptor:
+        """Return the descriptor that a step runs with, for all that this rank knows."""
+        guard, chosen = self.guard, asking.choice()
         if self._tied and for_decodes(chosen):
             chosen, self._changed = asking.without_decodes(), True
         graph = self._graphs.ids.get(chosen)
         verdict = guard.check(graph, batch)
-        if guard.enforces:
-            if self._refuses(chosen, graph, verdict):
-                chosen, graph, verdict = self._other(asking, batch, chosen, verdict)
-                self._changed = True
-                guard.degraded(verdict)
-        elif graph is not None and verdict.action > _PAD:
-            guard.say_once(verdict.reason.name, guard.misfit(verdict, graph, batch))
-        agreed = guard.agree(verdict, graph, batch)
-        if agreed.reason is not _ADOPTED:
+        if self._refuses(chosen, graph, verdict):
+            chosen, graph, verdict = self._other(asking, batch, chosen, verdict)
+            self._changed = True
+            guard.degraded(verdict)
+        self._decided = verdict
+        if not alone:
             return chosen
-        self._changed = True
-        if agreed.graph is None or agreed.action > _PAD:
-            return asking.eagerly(chosen)
-        adopted: Choice = guard.choices[agreed.graph]
-        return adopted.descriptor
+        agreed = guard.agree(verdict, graph, batch)
+        if agreed.reason is _ADOPTED:
+            self._changed = True
+            if agreed.graph is None or agreed.action > _PAD:
+                return asking.eagerly(chosen)
+            adopted: Choice = guard.choices[agreed.graph]
+            chosen = adopted.descriptor
+        self._note_padding(agreed, chosen, batch)
+        return chosen
+
+    def _settled(self, launched: Descriptor, decided: Descriptor, batch: BatchDescriptor) -> None:
+        """Compare what is launched now that data-parallel ranks have agreed on it."""
+        guard, graph, verdict = self.guard, self._graphs.ids.get(launched), self._decided
+        if launched != decided and (graph is not None or verdict.action <= _PAD):
+            verdict = guard.check(graph, batch)
+            if self._refuses(launched, graph, verdict):
+                guard.say_once(
+                    "settled",
+                    f"{guard.key} {batch}: data-parallel ranks have settled on {launched}, which "
+                    f"graphguard would have kept this rank out of ({verdict})",
+                )
+            if graph is not None and verdict.action > _PAD:
+                verdict = Verdict(Action.REPLAY, verdict.reason, graph)
+        guard.agree(verdict, graph, batch)
+        self._note_padding(verdict, launched, batch)
+
+    def _note_padding(self, verdict: Verdict, launched: Descriptor, batch: BatchDescriptor) -> None:
+        if verdict.action is _PAD and launched.cg_mode.name == _FULL and launched.num_reqs:
+            self.padded = Extent(
+                batch.num_reqs,
+                launched.num_reqs,
+                batch.num_tokens,
+                launched.num_tokens,
+                launched.uniform_token_count or 0,
+            )
 
     def _refuses(self, chosen: Descriptor, graph: int | None, verdict: Verdict) -> bool:
         if graph is None:
@@ -217,38 +261,3 @@ class StepsV2:
             if found.action <= _PAD and graph not in guard.quarantined:
                 return other, graph, Verdict(found.action, why, graph)
         return asking.eagerly(chosen), None, Verdict(Action.EAGER, why)
-
-
-def batch_captured_for(choice: Choice) -> BatchDescriptor:
-    """Return the descriptor that a graph of vLLM stands for.
-
-    A uniform full graph is for decodes of the same number of query tokens each. Every other one
-    takes any requests of that many tokens.
-    """
-    descriptor: Descriptor = choice.descriptor
-    num_reqs, query_len = descriptor.num_reqs, descriptor.uniform_token_count
-    if choice.mode == _FULL and num_reqs and num_reqs * (query_len or 0) == descriptor.num_tokens:
-        return BatchDescriptor.of(num_reqs, query_len)
-    return BatchDescriptor.tokens(descriptor.num_tokens)
-
-
-def key_of(role: str, choice: Choice, batch: BatchDescriptor, name: str) -> GraphKey:
-    """Return the family of a graph of vLLM."""
-    descriptor: Descriptor = choice.descriptor
-    mode = GraphMode.FULL if choice.mode == _FULL else GraphMode.PIECEWISE
-    words = [name] if name else []
-    if mode is GraphMode.FULL and batch.num_reqs == 0:
-        bound = getattr(descriptor, "max_query_len", None)
-        words.append("mixed" if bound is None else f"up to {bound} tokens a request")
-    for attribute, least, unit in _VARIANTS:
-        if (count := getattr(descriptor, attribute, least)) > least:
-            words.append(f"{count} {unit}")
-    return GraphKey(role, mode, ", ".join(words))
-
-
-_VARIANTS = (
-    ("num_active_loras", 0, "LoRA"),
-    ("num_ubatches", 1, "micro-batches"),
-    ("num_speculative_tokens", 0, "drafts"),
-)
-"""Fields of a descriptor that tell graphs of one size apart, and their values where they do not."""

@@ -56,7 +56,7 @@ class GuardedWorker:
         Returns:
             What was captured, in words.
         """
-        from graphguard.vllm.recapture_v1 import recapture
+        from graphguard.vllm.recapture import recapture
         from graphguard.vllm.worker_guard import worker_guard
 
         runner: Any = self.model_runner  # type: ignore[attr-defined]  # vLLM's worker has it

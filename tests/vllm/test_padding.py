@@ -131,7 +131,7 @@ def test_the_padding_of_a_v2_step_is_seen_in_vllms_own_classes() -> None:
     from vllm.v1.worker.gpu.input_batch import InputBatch, InputBuffers
 
     from graphguard.vllm.padding import violations
-    from graphguard.vllm.padding_views import extent_of_v2, view_of_v2
+    from graphguard.vllm.padding_views_v2 import extent_of_v2, view_of_v2
 
     buffers = InputBuffers(16, 64, torch.device("cpu"))
     batch = InputBatch.make_dummy(15, 30, buffers)

@@ -17,10 +17,22 @@ def test_steps_are_recorded_checked_and_agreed_on(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_padded_slots_are_looked_at(version: str) -> None:
+    assert "passed" in check(version, "padding")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_graphs_are_captured_again(version: str) -> None:
+    assert "passed" in check(version, "recapture")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_the_plugin_arms_every_part_of_the_runner(version: str) -> None:
     found = armed(version)
 
-    expected = {"v2-target", "v2-drafter"} | ({"breakable"} if version != "0.20.1" else set())
+    expected = {"v2-target", "v2-padding", "v2-drafter"} | (
+        {"breakable"} if version != "0.20.1" else set()
+    )
     assert expected <= found["parts"].keys()
     assert [found["parts"][part]["reasons"] for part in expected] == [[]] * len(expected)
     assert not found["initialized"]

@@ -249,6 +249,31 @@ V2_PADDING = (
                     "positions",
                 ),
             ),
+            Expectation(
+                module=_V2 + "input_batch",
+                path="InputBuffers",
+                sets=("seq_lens", "query_start_loc", "positions"),
+            ),
+            Expectation(
+                module=_V2 + "block_table",
+                path="BlockTables",
+                sets=("input_block_tables", "slot_mappings"),
+            ),
+            Expectation(
+                module=_RUNNER,
+                path="GPUModelRunner.prepare_inputs",
+                begins_with=("scheduler_output",),
+            ),
+            Expectation(
+                module=_RUNNER,
+                path="GPUModelRunner",
+                sets=("input_buffers", "block_tables", "model_state"),
+            ),
+            Expectation(
+                module=_RUNNER,
+                path="GPUModelRunner.execute_model",
+                uses=("prepare_inputs", "model_state", "prepare_attn"),
+            ),
         ),
     ),
 )

@@ -15,10 +15,13 @@ from graphguard.vllm.padding_views import (
     Extent,
     V1Metadata,
     derived_lengths,
-    extent_of_v2,
-    tensors_of_v2,
     view_of_v1,
     view_of_v1_drafter,
+)
+from graphguard.vllm.padding_views_v2 import (
+    extent_of_v2,
+    tensors_of_v2,
+    tensors_of_v2_drafter,
     view_of_v2,
 )
 from tests.unit.vllm.padded_steps import BLOCKS, MAX_REQS, MODEL_LEN, SEEDS_STEP, v1_runner
@@ -140,9 +143,13 @@ def test_the_tensors_of_a_v2_step_are_its_input_buffers() -> None:
     assert samples.take(tensors_of_v2(owner, SEEDS_STEP))
     (finding,) = samples.findings()
     assert (finding.tensor, finding.slot, finding.value) == ("slot_mappings[0]", 31, 6)
-    # A graph that computes its slots itself has not done so yet.
-    assert samples.take(tensors_of_v2(owner, SEEDS_STEP, slots=False))
+    # A drafter's graph computes its slots itself, and has not done so yet.
+    assert samples.take(tensors_of_v2_drafter(owner, SEEDS_STEP))
     assert samples.findings() == []
+    inputs.seq_lens[15] = 1
+    assert samples.take(tensors_of_v2_drafter(owner, SEEDS_STEP))
+    (finding,) = samples.findings()
+    assert (finding.tensor, finding.slot, finding.value) == ("seq_lens", 15, 1)
 
 
 class Metadata:

@@ -106,6 +106,27 @@ def test_a_replay_runs_segments_and_the_code_between_them(arm: Arm) -> None:
     assert engine.worker.target.guard.last_verdict.graph is not None
 
 
+def test_segments_are_captured_again(arm: Arm) -> None:
+    from graphguard.vllm.recapture import recapture
+
+    engine = Engine(arm)
+    engine.worker.seal(engine.runner)
+    engine.runner.execute_model_state = None
+    entries = engine.runner.cudagraph_manager.breakable_cg_runner.entries
+    before = dict(entries)
+    graph = engine.worker.target.guard.signatures.index(engine.signature("target/piecewise 8t"))
+
+    recapture(engine.runner, engine.worker, "target", graph)
+
+    changed = [key for key in entries if entries[key] is not before[key]]
+    assert entries.keys() == before.keys()
+    assert [entries[key].batch_descriptor.num_tokens for key in changed] == [8]
+    names = engine.runner.req_states.set([FRESH] * 3)
+    engine.runner.input_buffers.input_ids[:6] = torch.arange(6, dtype=torch.int32)
+    engine.runner.execute_model(stand_ins.scheduled(dict.fromkeys(names, 2)))
+    assert torch.equal(engine.runner.execute_model_state.hidden_states[:6], expected(6))
+
+
 def test_cleared_graphs_are_forgotten(arm: Arm) -> None:
     from vllm.compilation.breakable_cudagraph import BreakableCUDAGraphWrapper
 

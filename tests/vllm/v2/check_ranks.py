@@ -6,6 +6,8 @@ vLLM's all-reduce is written there.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -234,22 +236,99 @@ class _DataParallel:
             row[1] = value
 
 
+@contextlib.contextmanager
+def data_parallel(reqs: int) -> Iterator[_DataParallel]:
+    """Let vLLM agree with another data-parallel rank that runs this many requests."""
+    from vllm.v1.worker.gpu import dp_utils
+
+    group = _DataParallel(reqs)
+    distributed = dp_utils.__dict__.get("dist", dp_utils.torch.distributed)
+    with (
+        mock.patch.object(dp_utils, "get_dp_group", return_value=group),
+        mock.patch.object(distributed, "all_reduce", group.cpu_all_reduce_),
+    ):
+        yield group
+
+
 @pytest.mark.parametrize(("phase", "expected"), [(0, ("FULL", 16)), (1, ("PIECEWISE", 16))])
 def test_data_parallel_ranks_all_keep_out_of_the_graphs_of_decodes(
     phase: int, expected: tuple[str, int]
 ) -> None:
-    from vllm.v1.worker.gpu import dp_utils
-
-    rank, group = Rank(), _DataParallel(8)
-    with (
-        mock.patch.object(dp_utils, "get_dp_group", return_value=group),
-        mock.patch.object(
-            dp_utils.__dict__.get("dist", dp_utils.torch.distributed),
-            "all_reduce",
-            group.cpu_all_reduce_,
-        ),
-    ):
+    rank = Rank()
+    with data_parallel(8) as group:
         assert rank.run(4, 2, Phase(phase), dp_size=2) == expected
 
     # What the other rank sees is a batch that is not uniform: it keeps out of them too.
     assert group.mine[:3] == [8, 2, 2] if phase == 0 else group.mine[:3] == [8, 1, 0]
+
+
+@pytest.mark.parametrize("mode", ["observe", "enforce"])
+def test_what_counts_is_the_graph_that_data_parallel_ranks_have_settled_on(mode: str) -> None:
+    rank = Rank(mode)
+
+    with data_parallel(16):
+        assert rank.run(4, dp_size=2) == ("FULL", 32)
+
+    verdict = rank.steps.guard.last_verdict
+    assert verdict == Verdict(Action.PAD, Reason.PADDED, rank.graph("target/full 16x2"))
+    assert rank.steps.padded is not None
+    assert rank.steps.padded.num_tokens == 32
+
+
+def test_ranks_that_have_settled_on_different_graphs_are_refused_and_not_changed() -> None:
+    ranks = Ranks()
+    with data_parallel(8):
+        assert ranks.ranks[0].run(4, dp_size=2) == ("FULL", 16)
+
+    with data_parallel(16), pytest.raises(RanksDiverged, match="step 1 of tp:0") as refused:
+        ranks.ranks[1].run(4, dp_size=2)
+
+    assert refused.value.ranks == (0,)
+
+
+def test_a_rank_without_data_parallel_ranks_follows_again() -> None:
+    ranks = Ranks()
+    with data_parallel(16):
+        assert [rank.run(4, dp_size=2) for rank in ranks.ranks] == [("FULL", 32)] * 2
+    ranks.without_full_graphs(1)
+
+    assert ranks.ranks[0].run(15) == ("FULL", 32)
+    assert ranks.ranks[1].run(15) == ("FULL", 32)
+
+
+def test_observe_compares_what_data_parallel_ranks_have_settled_on() -> None:
+    ranks = Ranks("observe")
+    with data_parallel(8):
+        ranks.ranks[0].run(4, dp_size=2)
+    with data_parallel(16):
+        assert ranks.ranks[1].run(4, dp_size=2) == ("FULL", 32)
+
+    (divergence,) = ranks.agreements[1].divergences
+    assert divergence.text == (
+        "ranks differ at step 1 of tp:0[0-1]: rank 0: replay of target/full 8x2 for 4x2; "
+        "rank 1: replay of target/full 16x2 for 4x2"
+    )
+
+
+def test_eager_steps_of_data_parallel_ranks_are_published_as_such() -> None:
+    ranks = Ranks()
+
+    with data_parallel(16):
+        for rank in ranks.ranks:
+            assert rank.run(4, dp_size=2, need_eager=True) == ("NONE", 8)
+            assert str(rank.steps.guard.last_verdict) == "eager (no_graph)"
+
+
+def test_a_graph_that_was_settled_on_against_a_quarantine_is_said_and_published(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rank = Rank()
+    rank.steps.guard.quarantined.add(rank.graph("target/full 16x2"))
+
+    with data_parallel(16), caplog.at_level(logging.WARNING, "graphguard"):
+        assert rank.run(4, dp_size=2) == ("FULL", 32)
+
+    verdict = rank.steps.guard.last_verdict
+    assert verdict is not None
+    assert verdict.graph == rank.graph("target/full 16x2")
+    assert "data-parallel ranks have settled on" in caplog.text

@@ -6,11 +6,14 @@ None of it was seen in a running engine: that needs Triton and a GPU.
 from __future__ import annotations
 
 import logging
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from graphguard import _core
 from graphguard.verdict import Action, Reason
 from graphguard.vllm import capturing
 from tests.vllm.v2 import stand_ins
@@ -162,12 +165,66 @@ def test_observe_says_once_that_a_prefill_replays_the_graph_of_decodes(
     ]
 
 
-def test_one_new_token_over_computed_ones_is_a_decode(arm: Arm) -> None:
+def test_one_new_token_over_computed_ones_is_a_prefill_that_newer_versions_run_as_a_decode(
+    arm: Arm,
+) -> None:
     engine = Engine(arm, "enforce")
 
-    engine.run([EXTENDED, DECODING], drafts=1)
+    dispatched = engine.run([EXTENDED, DECODING], drafts=1)
 
-    assert str(engine.worker.batch) == "2x2"
+    assert str(engine.worker.batch) == "2x2:mixed"
+    verdict = engine.guard.last_verdict
+    if _knows_phases():
+        assert dispatched == ("FULL", 4)
+        assert str(verdict) == "replay (exact)"
+    else:
+        assert dispatched == ("PIECEWISE", 4)
+        assert verdict.reason is Reason.WRONG_PHASE
+
+
+def test_observe_says_nothing_of_prefills_that_vllm_runs_as_decodes_on_purpose(
+    arm: Arm, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Engine(arm, "observe")
+    caplog.clear()
+
+    with caplog.at_level(logging.WARNING, "graphguard"):
+        assert engine.run([EXTENDED] * 4, drafts=1) == ("FULL", 8)
+        # That it was so does not stick to the next step.
+        engine.run([FRESH] * 4)
+
+    said = [record.message.partition(":")[0] for record in caplog.records]
+    assert said == ([] if _knows_phases() else ["rank 0"])
+
+
+def test_two_new_tokens_over_computed_ones_run_as_no_decode(arm: Arm) -> None:
+    from graphguard.vllm.runner_v2 import runs_as_decodes
+
+    engine = Engine(arm, "observe")
+    states = engine.runner.req_states
+    names = states.set([EXTENDED, DECODING])
+    lengths = dict.fromkeys(names, 2)
+
+    assert runs_as_decodes(states, stand_ins.scheduled(lengths, dict.fromkeys(names, 1)))
+    assert not runs_as_decodes(states, stand_ins.scheduled(lengths))
+    states.set([(0, 1), DECODING])
+    assert not runs_as_decodes(states, stand_ins.scheduled(lengths, dict.fromkeys(names, 1)))
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_the_phase_is_that_of_the_v1_runner(seed: int) -> None:
+    from graphguard.vllm.runner_v2 import phase_of
+
+    chosen = random.Random(seed)  # noqa: S311 - numbers, no secrets
+    count = chosen.randint(1, stand_ins.MAX_REQS)
+    requests = [(chosen.randint(0, 40), chosen.randint(1, 40)) for _ in range(count)]
+    states = stand_ins.States()
+    names = states.set(requests)
+    computed, prompts = (np.array(it, dtype=np.int32) for it in zip(*requests, strict=True))
+
+    phase = phase_of(states, stand_ins.scheduled(dict.fromkeys(names, 2)))
+
+    assert phase == _core.phase_of(computed, prompts, len(names))
 
 
 def test_a_new_request_is_a_prefill_even_if_its_prompt_is_one_token(arm: Arm) -> None:
@@ -202,3 +259,39 @@ def test_dummy_runs_are_not_checked(arm: Arm) -> None:
 
     assert engine.guard.last_verdict is before
     assert not engine.worker.target.in_step
+
+
+def test_without_the_workers_word_graphs_are_compared_in_the_first_step_of_a_real_request(
+    arm: Arm, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker, runner = arm("enforce"), stand_ins.runner()
+    runner.capture_model()
+    names = runner.req_states.set([DECODING] * 2)
+    places = dict(zip(("_warmup_0_", "_v2_mixed_warmup_prefill_"), (15, 14), strict=True))
+    runner.req_states.req_id_to_index |= places
+
+    runner.execute_model(stand_ins.scheduled(dict.fromkeys(places, 2)))
+    assert not worker.started
+    with caplog.at_level(logging.WARNING, "graphguard"):
+        runner.execute_model(stand_ins.scheduled(dict.fromkeys(names, 2)))
+
+    assert worker.sealed
+    assert str(worker.target.guard.last_verdict) == "replay (exact)"
+    said = [r.message for r in caplog.records if r.name.startswith("graphguard")]
+    assert said == [
+        "the end of vLLM's start-up was not seen: ranks compare their graphs in the first step"
+    ]
+
+
+def test_in_observe_no_fault_of_a_step_reaches_the_engine(
+    arm: Arm, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Engine(arm, "observe")
+
+    def failing(*_: Any) -> Any:
+        raise ValueError("no verdict")
+
+    monkeypatch.setattr(engine.guard, "check", failing)
+    with caplog.at_level(logging.WARNING, "graphguard"):
+        assert engine.run([DECODING] * 16) == ("FULL", 32)
+    assert "is not checked: ValueError('no verdict')" in caplog.text

@@ -9,7 +9,7 @@ given; and nothing here needs Triton, without which vLLM does not start this run
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -86,8 +86,61 @@ def emulated_cuda() -> Iterator[None]:
         device: dict[str, Any] = {"empty_cache": lambda: None, "synchronize": lambda *_: None}
         device |= {"get_memory_info": lambda: (0, 0)}
         patched.enter_context(mock.patch.multiple(torch.accelerator, **device))
+        runner_type: Any = model_runner.GPUModelRunner
+        for stand_in in (prepare_inputs, prepare_attn):
+            patched.enter_context(mock.patch.object(runner_type, stand_in.__name__, stand_in))
         monitor.set_cudagraph_capturing_enabled(True)
         yield
+
+
+def prepare_inputs(runner: Any, scheduler_output: Any, *given: Any, **_: Any) -> Any:
+    """Stand for vLLM's, which needs Triton: pad a batch as it does."""
+    from vllm.v1.worker.gpu.input_batch import InputBatch
+
+    descriptor = next(it for it in given if hasattr(it, "cg_mode"))
+    runner.descriptors.append(descriptor)
+    lengths = scheduler_output.num_scheduled_tokens.values()
+    num_reqs, num_tokens, padded = len(lengths), sum(lengths), descriptor.num_tokens
+    buffers = runner.input_buffers
+    token_ids = buffers.input_ids.clone()
+    batch = InputBatch.make_dummy(num_reqs, num_tokens, buffers)
+    buffers.input_ids.copy_(token_ids)
+    reqs_padded = descriptor.num_reqs or num_reqs
+    batch.num_reqs_after_padding, batch.num_tokens_after_padding = reqs_padded, padded
+    starts = np.full(reqs_padded + 1, num_tokens, dtype=np.int32)
+    starts[: num_reqs + 1] = np.cumsum([0, *lengths])
+    batch.query_start_loc_np = starts
+    batch.seq_lens_cpu_upper_bound = torch.zeros(reqs_padded, dtype=torch.int32)
+    batch.seq_lens_cpu_upper_bound[:num_reqs] = 9
+    batch.input_ids, batch.positions = buffers.input_ids[:padded], buffers.positions[:padded]
+    runner.damage(batch)
+    return batch
+
+
+def prepare_attn(runner: Any, batch: Any) -> tuple[Any, Any]:
+    """Stand for vLLM's, which needs Triton."""
+    return (), ()
+
+
+class ModelState:
+    """What a model adds to the steps of the runner: the metadata of its attention."""
+
+    attn_metadata: Any = None
+
+    def prepare_attn(self, *_: Any, **__: Any) -> Any:
+        return self.attn_metadata
+
+    def __getattr__(self, name: str) -> Any:
+        return mock.MagicMock(return_value={})
+
+
+def block_tables() -> Any:
+    """Return the block tables and slots of one group of caches, as vLLM pads them."""
+    return SimpleNamespace(
+        input_block_tables=[torch.zeros(MAX_REQS, 8, dtype=torch.int32)],
+        slot_mappings=torch.full((1, MAX_TOKENS), -1, dtype=torch.int64),
+        apply_staged_writes=lambda: None,
+    )
 
 
 def config(mode: str, query_len: int) -> Any:
@@ -212,6 +265,10 @@ def runner(mode: str = "FULL_AND_PIECEWISE", query_len: int = 2, *, make_model: 
             self.model = (make_model or Model)(self.vllm_config)
             self.speculator = None
             self.descriptors: list[Any] = []
+            self.model_state = ModelState()
+            self.block_tables = block_tables()
+            self.max_model_len = 1024
+            self.damage: Callable[[Any], None] = lambda batch: None
             self.is_first_pp_rank = self.is_last_pp_rank = True
             absent: tuple[str, ...] = ("is_encoder_decoder", "supports_mm_inputs", "use_pp")
             absent += ("uses_inputs_embeds", "use_aux_hidden_state_outputs", "dcp_size")
@@ -228,29 +285,11 @@ def runner(mode: str = "FULL_AND_PIECEWISE", query_len: int = 2, *, make_model: 
 
         def __getattr__(self, name: str) -> Any:
             self.__dict__[name] = stand_in = mock.MagicMock(name=name)
-            if name == "model_state":
-                stand_in.prepare_inputs.return_value = {}
-                stand_in.prepare_dummy_inputs.return_value = {}
             return stand_in
 
         def update_requests(self, *_: Any) -> None: ...
 
         finish_requests = free_states = add_requests = update_requests
         update_pp_decode_requests = update_requests
-
-        def prepare_inputs(self, scheduler_output: Any, *given: Any) -> Any:
-            descriptor = next(it for it in given if hasattr(it, "cg_mode"))
-            self.descriptors.append(descriptor)
-            padded = descriptor.num_tokens
-            return SimpleNamespace(
-                input_ids=self.input_buffers.input_ids[:padded],
-                positions=self.input_buffers.positions[:padded],
-                num_tokens=scheduler_output.total_num_scheduled_tokens,
-                num_tokens_after_padding=padded,
-                is_padding=None,
-            )
-
-        def prepare_attn(self, *_: Any) -> tuple[None, None]:
-            return (), ()  # type: ignore[return-value]
 
     return Runner()
