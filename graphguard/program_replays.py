@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from graphguard import _core
 from graphguard.environment import Mode
 from graphguard.errors import GuardMismatch
+from graphguard.metrics.samples import STEP_BUCKETS, STEP_SHIFT
 from graphguard.session import process_rank
 from graphguard.signature import Signature
 from graphguard.static_tensors import StaticTensors
@@ -25,8 +27,7 @@ if TYPE_CHECKING:
     from graphguard.blackbox.writer import BlackBox
     from graphguard.program_graphs import GraphWatch, ProgramGraphs
 
-# Events of graphguard.blackbox.events, which is not loaded before there is a black box.
-_CAPTURE, _REPLAY_BEGIN, _REPLAY_END = 2, 4, 5
+# A flag of graphguard.blackbox.events, which is not loaded before there is a black box.
 _ENFORCE = 2
 
 _REPLAY, _ABORT, _EXACT = Action.REPLAY, Action.ABORT, Reason.EXACT
@@ -42,9 +43,12 @@ class Replays:
         steps: How launches are agreed on with other ranks, or None. They are then one sequence, so
             that only one thread may launch graphs.
         refusal: Why no graph may be launched any more, or None.
+        launches: Marks where each launch begins and ends.
     """
 
     def __init__(self, program: ProgramGraphs) -> None:
+        self.launches = _core.Launches(STEP_SHIFT, STEP_BUCKETS)
+        self.launches.replays = True
         self.steps: AgreedSteps | None = None
         self.refusal: Exception | None = None
         self._program = program
@@ -87,6 +91,7 @@ class Replays:
                 runs_eagerly=False,
                 vote_seconds=None,
             )
+            agreement.launches.append(self.launches)
         return outcome
 
     def added(self) -> None:
@@ -171,14 +176,7 @@ class GraphReplays:
         if not self._launching:
             return
         self._launching = False
-        steps = self._replays.steps
-        if steps is not None:
-            steps.agreement.launching = False
-            ring = steps.ring
-        else:
-            ring = self._ring
-        if ring is not None:
-            ring.mark(_REPLAY_END)
+        self._replays.launches.end()
 
     def _observe(self) -> None:
         verdict = self._prepared()
@@ -242,12 +240,9 @@ class GraphReplays:
         )
 
     def _launch(self, steps: AgreedSteps | None) -> None:
-        ring = self._ring
-        if steps is not None:
-            ring = steps.ring
-            steps.agreement.launching = True
-        if ring is not None:
-            ring.mark(_REPLAY_BEGIN)
+        launches = self._replays.launches
+        launches.write_to(self._ring if steps is None else steps.ring)
+        launches.begin()
         self._launching = True
 
     def _describe(self, verdict: Verdict) -> str:

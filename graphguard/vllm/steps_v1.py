@@ -14,7 +14,7 @@ from graphguard import _core
 from graphguard.batch import BatchDescriptor
 from graphguard.errors import GuardMismatch
 from graphguard.signature import GraphKey, GraphMode
-from graphguard.verdict import Action, Phase, Reason, Verdict
+from graphguard.verdict import Action, Reason, Verdict
 from graphguard.vllm.batches import Batches
 from graphguard.vllm.captures import Captures, Choice
 from graphguard.vllm.model_guard import ModelGuard
