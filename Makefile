@@ -117,5 +117,5 @@ matrix: $(INSTALLED) ## Build and install the package with every supported Pytho
 
 clean: ## Remove what was built, .venv and .venv-vllm included
 	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	rm -f graphguard/*.so
+	rm -rf graphguard/*.so graphguard/lib
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
