@@ -19,7 +19,7 @@ export CMAKE_ARGS += -DGRAPHGUARD_WERROR=ON
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test vllm vllm-env lint format typecheck bench bench-vllm models faults soak kill fuzz gpu \
-  nccl-wheels matrix clean
+  matrix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1 - \2/p' Makefile
@@ -106,6 +106,7 @@ fuzz: $(INSTALLED) ## Fuzz the reader of black boxes for ten minutes; needs clan
 	build/fuzz/graphguard_ring_fuzz -max_total_time=600 -timeout=5 build/fuzz/corpus \
 	  tests/data/ring-corpus
 
+.PHONY: nccl-wheels
 nccl-wheels: $(INSTALLED) ## Fetch NVIDIA's wheels of NCCL (1 GB), which tests look into
 	$(BIN)/python -m tests.native.nccl_wheels
 
