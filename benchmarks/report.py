@@ -209,7 +209,7 @@ def _nccl_plugin(run: Run) -> Iterator[Row]:
     nothing = figures["nothing_ns"]
     for state in ("idle", "recording"):
         yield Row(
-            f"a collective told to NCCL's profiler plugin, {state}, with a driver that answers at once",
+            f"a collective told to NCCL's profiler plugin, {state}",
             f"{figures[f'{state}_ns']:.0f} ns",
             f"a plugin that does nothing {nothing:.0f} ns",
             f"{figures[f'{state}_ns'] - nothing:+.0f} ns",

@@ -1,4 +1,4 @@
-"""A rank that captures collectives of NCCL: ``python -m tests.gpu.nccl_plugin_program FILE R SIZE``.
+"""A rank that captures collectives: ``python -m tests.gpu.nccl_plugin_program FILE RANK SIZE``.
 
 Prints, as one line of JSON, what the profiler plugin's log holds of the capture and of its replays,
 how many nodes the graph has, and how long a replay takes. Where the plugin is not loaded, the log
@@ -95,7 +95,8 @@ def main() -> None:
         log.end()
         captured = [told(one) for one in log.take().calls]
         log.begin()
-    result = {"captured": captured, "nodes": nodes_of(graph), "replay": median_replay(graph)}
+    result: dict[str, Any] = {"captured": captured, "nodes": nodes_of(graph)}
+    result["replay"] = median_replay(graph)
     if log is not None:
         log.end()
         result["replayed"] = len(log.take().calls)

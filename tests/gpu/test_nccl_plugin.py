@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_what_is_recorded_of_a_graph_is_what_was_called(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_two_ranks_fit")
 def test_a_graph_has_the_same_nodes_with_and_without_the_plugin(
-    tmp_path: Path, record_property: pytest.RecordProperty
+    tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     with_plugin = run_ranks(2, tmp_path, "1")
     without = run_ranks(2, tmp_path, "0")

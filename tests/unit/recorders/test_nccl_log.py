@@ -112,6 +112,29 @@ def test_what_another_thread_calls_is_not_of_this_threads_capture(
     assert log.take() == ((), 0)
 
 
+def test_each_recording_of_a_thread_has_the_calls_that_no_other_capture_is_known_for(
+    log: NcclLog, communicator: Communicator
+) -> None:
+    # Nobody tells an id here, for there is no driver.
+    log.begin()
+    log.begin(77)
+    communicator.collective(count=1)
+    log.end(77)
+    communicator.collective(count=2)
+    log.end()
+    assert [call.count for call in log.take(77).calls] == [1]
+    assert [call.count for call in log.take().calls] == [1, 2]
+
+
+def test_a_capture_with_an_id_does_not_have_what_runs_at_once(
+    log: NcclLog, communicator: Communicator
+) -> None:
+    log.begin(77)
+    communicator.collective(captured=False)
+    log.end(77)
+    assert log.take(77) == ((), 0)
+
+
 def test_a_recording_is_begun_once_and_ended_once(log: NcclLog) -> None:
     log.begin(77)
     with pytest.raises(CaptureError, match="capture 77 are recorded already"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,17 @@ def test_a_plugin_that_is_not_installed_is_named(
     assert nccl_plugin.loaded() is None
     assert nccl_plugin.log() is None
     assert nccl_plugin.status() is None
+
+
+def test_the_plugin_exports_what_nccl_and_python_look_for_and_nothing_else() -> None:
+    if shutil.which("nm") is None:
+        pytest.skip("nm is not installed; it is part of binutils")
+    command = ["nm", "--dynamic", "--defined-only", "--format=posix", OWN]
+    listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    exported = {line.split()[0] for line in listed.stdout.splitlines()}
+    log = {"abi", "begin", "end", "record_size", "take"}
+    own = {"plugin_communicators", "plugin_interface", "plugin_next"}
+    assert exported == {
+        *(f"ncclProfiler_v{version}" for version in (4, 5, 6, 7)),
+        *(f"graphguard_nccl_{name}" for name in log | own),
+    }
