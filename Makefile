@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CMAKE_ARGS += -DGRAPHGUARD_WERROR=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test vllm vllm-env lint format typecheck bench bench-vllm models faults soak kill fuzz gpu \
+.PHONY: help install demo test vllm vllm-env torch-wheels lint format typecheck bench bench-vllm models faults soak kill fuzz gpu \
   matrix clean
 
 help: ## List the targets
@@ -52,6 +52,10 @@ vllm-env: $(VLLM_INSTALLED) ## Make .venv-vllm, with vLLM's CPU build in it
 vllm: $(VLLM_INSTALLED) ## Run the tests that need vLLM, against its CPU build and its wheels
 	$(VLLM_BIN)/python -m tests.vllm.wheels
 	GRAPHGUARD_REQUIRE_VLLM=1 $(VLLM_BIN)/python -m pytest tests/vllm
+
+torch-wheels: $(INSTALLED) ## Test the spine on the Python files of other versions of torch; fetches 2 GB
+	$(BIN)/python -m tests.torch_wheels
+	GRAPHGUARD_REQUIRE_TORCH_WHEELS=1 $(BIN)/python -m pytest tests/unit/recorders/test_spine_wheels.py
 
 lint: $(INSTALLED) ## Check style and format of Python and C++
 	$(BIN)/ruff check

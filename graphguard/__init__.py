@@ -28,6 +28,7 @@ from graphguard.graphs import Graph, capture
 from graphguard.graphs import new as new_graph
 from graphguard.guard import guard
 from graphguard.guarded_capture import GuardedCapture
+from graphguard.installation import Installation, install, install_if_wanted, uninstall
 from graphguard.manifest import Manifest
 from graphguard.policy import InputCheck, Policy
 from graphguard.recording import Recording, record
@@ -73,6 +74,7 @@ __all__ = [
     "GuardMismatch",
     "GuardedCapture",
     "InputCheck",
+    "Installation",
     "LedgerError",
     "Manifest",
     "ManifestError",
@@ -94,8 +96,10 @@ __all__ = [
     "capture",
     "default_session",
     "guard",
+    "install",
     "new_graph",
     "record",
+    "uninstall",
     "write_manifest",
 ]
 
@@ -107,3 +111,6 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever has that name
 
         return Agreement
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+install_if_wanted()

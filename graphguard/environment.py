@@ -115,6 +115,12 @@ RUN = Variable(
     "where each Python process of graphguard run says that it has started; set by that command",
     "",
 )
+INSTALL = Variable(
+    "GRAPHGUARD_INSTALL",
+    "0 or 1: whether every CUDA graph of torch is recorded in this process, from the import of "
+    "torch on",
+    "0",
+)
 CUDA_DRIVER = Variable(
     "GRAPHGUARD_CUDA_DRIVER",
     "the library that is opened as the CUDA driver; for tests",
@@ -158,6 +164,7 @@ VARIABLES = (
     METRICS_RUN,
     DECISIONS,
     RUN,
+    INSTALL,
     CUDA_DRIVER,
     NCCL_PLUGIN,
     NEXT_PLUGIN,
@@ -271,10 +278,23 @@ def uniform_graphs_wanted() -> bool:
     Raises:
         ConfigurationError: If the environment says neither 0 nor 1.
     """
-    text = UNIFORM_GRAPHS.value or UNIFORM_GRAPHS.default
+    return _switched_on(UNIFORM_GRAPHS)
+
+
+def install_wanted() -> bool:
+    """Return whether every CUDA graph of torch is to be recorded.
+
+    Raises:
+        ConfigurationError: If the environment says neither 0 nor 1.
+    """
+    return _switched_on(INSTALL)
+
+
+def _switched_on(variable: Variable) -> bool:
+    text = variable.value or variable.default
     if text not in ("0", "1"):
         raise ConfigurationError(
-            f"the environment variable {UNIFORM_GRAPHS.name} is {text!r}", hint="use 0 or 1"
+            f"the environment variable {variable.name} is {text!r}", hint="use 0 or 1"
         )
     return text == "1"
 

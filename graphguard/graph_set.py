@@ -128,6 +128,7 @@ class GraphSet:
             return self._call(batch), Signature(self.key, batch)
         recording = Recording(self.key, batch)
         captured: Captured | None = None
+        reserved = self.reserved_bytes
         try:
             with recording:
                 captured = self._call(batch)
@@ -144,7 +145,8 @@ class GraphSet:
             # The capture itself went well: in observe the program must not notice the rest.
             logger().warning("%s %s is not recorded: %s", self.key, batch, error)
             return captured, Signature(self.key, batch)
-        return captured, recording.signature
+        reserved = self.reserved_bytes - reserved
+        return captured, msgspec.structs.replace(recording.signature, memory_bytes=reserved)
 
     def _insert(self, signature: Signature) -> int:
         try:

@@ -88,6 +88,7 @@ class _Graph(msgspec.Struct, omit_defaults=True):
     num_inputs: Natural = 0
     graph_kind: Name = ""
     nodes: Name = ""
+    memory_bytes: Natural = 0
     graph_nodes: Annotated[tuple[Natural, ...], Meta(max_length=MAX_NODES)] = ()
     disagreements: Disagreements = ()
 
@@ -199,6 +200,7 @@ def _graph(
         num_inputs=signature.num_inputs,
         graph_kind=signature.graph_kind,
         nodes=signature.nodes,
+        memory_bytes=signature.memory_bytes,
         graph_nodes=tuple(places.setdefault(n, len(places)) for n in signature.graph_nodes),
         disagreements=signature.disagreements,
     )
@@ -257,6 +259,7 @@ def _signature(graph: _Graph, document: _Document, source: str) -> Signature:
             collectives=tuple(map(document.calls.__getitem__, graph.calls)),
             graph_kind=graph.graph_kind,
             nodes=graph.nodes,
+            memory_bytes=graph.memory_bytes,
             graph_nodes=tuple(map(document.graph_nodes.__getitem__, graph.graph_nodes)),
             disagreements=graph.disagreements,
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from graphguard.batch import BatchDescriptor
 from graphguard.errors import CaptureError, ConfigurationError
 from graphguard.graphs.tensors import input_specs, output_specs
 from graphguard.policy import parse_setting
+from graphguard.recorders import own_captures
 from graphguard.session import Session, default_session, process_rank
 from graphguard.signature import GraphKey, GraphMode, Signature
 
@@ -26,6 +29,9 @@ class Recording:
         key: The family that the graph belongs to.
         batch: The descriptor it is captured for.
         keep: Called with the signature when the recording has ended.
+        claims: Whether captures on this thread are nobody else's business meanwhile.
+        capture_id: The capture, as the driver numbers it, if it is under way; 0 for the captures
+            that are made on this thread.
     """
 
     def __init__(
@@ -33,12 +39,18 @@ class Recording:
         key: GraphKey,
         batch: BatchDescriptor,
         keep: Callable[[Signature], object] | None = None,
+        *,
+        claims: bool = True,
+        capture_id: int = 0,
     ) -> None:
+        self._claims = claims
+        self._capture_id = capture_id
         self._key = key
         self._batch = batch
         self._keep = keep
         self._signature: Signature | None = None
         self._duty: Duty | None = None
+        self._watch = ExitStack()
         self._graph: graphs.Graph | None = None
         self._inputs: Mapping[str, Any] = {}
         self._outputs: object = None
@@ -75,10 +87,17 @@ class Recording:
         self._outputs = outputs
 
     def __enter__(self) -> Recording:
+        if self._claims:
+            own_captures.claim()
         # Slow to import, and not needed by programs that record nothing.
         from graphguard.recorders.duty import Duty
+        from graphguard.recorders.graph_nodes import watched_captures
 
-        self._duty = Duty().__enter__()
+        # Without torch there are no graphs of torch.
+        if "torch" in sys.modules:
+            self._watch.enter_context(watched_captures())
+
+        self._duty = Duty(self._capture_id).__enter__()
         return self
 
     def __exit__(
@@ -87,6 +106,9 @@ class Recording:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._claims:
+            own_captures.release()
+        self._watch.close()
         if self._duty is None:
             return
         self._duty.__exit__(kind, error, traceback)
@@ -116,6 +138,7 @@ class Recording:
             collectives=recorded.calls,
             graph_kind=graphs.kind_of(self._graph) if self._graph is not None else "",
             nodes=graphs.nodes_of(self._graph) if self._graph is not None else "",
+            graph_nodes=graphs.graph_nodes_of(self._graph) if self._graph is not None else (),
             disagreements=recorded.disagreements,
         )
 

@@ -178,6 +178,8 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
         collectives: Its collective calls, in order.
         graph_kind: What kind of graph it is: ``torch.cuda`` or ``emulated``.
         nodes: Digest of the graph's nodes, or empty where nobody looked.
+        memory_bytes: Device memory that the capture reserved. It depends on what the allocator
+            had at hand, so no digest covers it.
         graph_nodes: The nodes themselves, those that are alike counted, sorted. Both digests leave
             them out: ``nodes`` stands for them in the local one.
         disagreements: What two recorders told differently of its calls, as sentences. Both digests
@@ -191,6 +193,7 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
     collectives: tuple[CollectiveCall, ...] = ()
     graph_kind: str = ""
     nodes: str = ""
+    memory_bytes: int = 0
     graph_nodes: tuple[GraphNode, ...] = ()
     disagreements: tuple[str, ...] = ()
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graphguard._core import BlackBox as Ring
     from graphguard.blackbox.writer import BlackBox
 
-_steps = itertools.count(1)
+steps_alone = itertools.count(1)
 """Numbers the steps of this process that belong to no group."""
 
 
@@ -66,8 +66,8 @@ class StepRecords:
         graph = verdict.graph
         ring.check(
             self._role,
-            _NO_GROUP,
-            next(_steps),
+            NO_GROUP,
+            next(steps_alone),
             0 if graph is None else self._graphs.digests[graph],
             batch.num_reqs,
             batch.query_len,
@@ -95,5 +95,5 @@ class StepRecords:
         )
 
 
-_NO_GROUP = 0xFFFF
+NO_GROUP = 0xFFFF
 """``NO_NAME`` of :mod:`graphguard.blackbox.events`, which is not loaded with every guard."""

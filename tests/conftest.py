@@ -12,6 +12,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "GRAPHGUARD_MODE",
         "GRAPHGUARD_DIR",
+        "GRAPHGUARD_INSTALL",
         "GRAPHGUARD_AGREE_SECONDS",
         "GRAPHGUARD_WHEN_STUCK",
         "GRAPHGUARD_METRICS",
@@ -21,6 +22,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         "GRAPHGUARD_ON_MISMATCH",
         "GRAPHGUARD_PADDED",
         "GRAPHGUARD_UNIFORM_GRAPHS",
+        "GRAPHGUARD_CUDA_DRIVER",
         "GRAPHGUARD_INTERPOSE",
         "GRAPHGUARD_NCCL_SO",
         "GRAPHGUARD_NCCL_PLUGIN",

@@ -16,6 +16,7 @@ from graphguard.audit.findings import Coverage, Finding, Severity, Side
 from graphguard.audit.graphs import Graph, World
 from graphguard.audit.load import Loaded, LoadedManifest, load
 from graphguard.audit.point_to_point import unpaired
+from graphguard.audit.unseen import unseen_communication
 
 __all__ = [
     "Coverage",
@@ -58,6 +59,7 @@ def audit(
         *within_rank.unfillable_sizes(manifests, query_lens),
         *within_rank.recorder_disagreements(manifests),
         *overlapping_buffers(manifests),
+        *unseen_communication(manifests),
         *job.versions(manifests),
         *job.modes(manifests),
     ]

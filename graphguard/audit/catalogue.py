@@ -119,6 +119,13 @@ RULES: dict[str, Rule] = {
         "request; kernels that divide the tokens by the requests then go past their buffers",
         "capture sizes that are multiples of the query length only",
     ),
+    "unseen-communication": Rule(
+        _WARNING,
+        "the graph holds kernels that communicate, by their names, and no recorder told of a call "
+        "that leads to them; whether the ranks agree on these was not compared",
+        "record with the NCCL profiler plugin or the interposer; for kernels of other libraries "
+        "compare the nodes of the ranks' graphs",
+    ),
     "duplicate-capture": Rule(
         _WARNING,
         "which of the two is replayed is left to the program, and memory that the other one has "

@@ -8,7 +8,7 @@ from functools import cached_property
 from graphguard.audit.groups import Group
 from graphguard.audit.load import LoadedManifest
 from graphguard.batch import BatchDescriptor
-from graphguard.signature import POINT_TO_POINT, CollectiveCall, GraphKey, Signature
+from graphguard.signature import ONE_SIDED, POINT_TO_POINT, CollectiveCall, GraphKey, Signature
 
 
 class World:
@@ -113,6 +113,8 @@ class Graph:
     def _partners(self, call: CollectiveCall) -> frozenset[int]:
         if call.operation not in POINT_TO_POINT:
             return self.world.members(call.group)
+        if call.operation in ONE_SIDED:
+            return frozenset()
         group = self.world.group(call.group)
         peer = group.rank_at(call.peer) if group and call.peer is not None else None
         return frozenset({peer} & self.world.paths.keys()) if peer is not None else frozenset()

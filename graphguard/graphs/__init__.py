@@ -10,9 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from graphguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from graphguard.graphs.contents import GraphContents
+    from graphguard.nodes import GraphNode
 
 
 @runtime_checkable
@@ -49,9 +53,10 @@ def capture(graph: Graph, **options: Any) -> AbstractContextManager[object]:  # 
     """Record what runs inside into ``graph``, whichever kind it is.
 
     Args:
-        graph: A graph from :func:`new`, a ``torch.cuda.CUDAGraph`` or an emulated graph.
+        graph: A graph from :func:`new`, a ``torch.cuda.CUDAGraph``, an emulated graph, or a
+            ``graphguard.graphs.cupy.CupyGraph``.
         **options: For a CUDA graph, those of ``torch.cuda.graph``: ``pool``, ``stream``,
-            ``capture_error_mode``.
+            ``capture_error_mode``. For one of cupy: ``stream`` and ``mode``.
 
     Raises:
         NestedCapture: If a capture is running already.
@@ -62,9 +67,11 @@ def capture(graph: Graph, **options: Any) -> AbstractContextManager[object]:  # 
 
 
 def kind_of(graph: Graph) -> str:
-    """Return what a signature calls this kind of graph: ``torch.cuda``, ``emulated`` or a class."""
+    """Return what a signature calls this kind of graph: ``torch.cuda``, ``cupy`` … or a class."""
     # A graph of torch can only be there if torch is.
-    room = _room_of(graph, default=None) if "torch" in sys.modules else None
+    room = _room_without_torch(graph)
+    if room is None and "torch" in sys.modules:
+        room = _room_of(graph, default=None)
     if room is not None:
         kind: str = room.KIND
         return kind
@@ -72,9 +79,34 @@ def kind_of(graph: Graph) -> str:
 
 
 def nodes_of(graph: Graph) -> str:
-    """Return the digest of a graph's nodes, or nothing where this version cannot look."""
-    nodes = getattr(graph, "nodes", "")
-    return nodes if isinstance(nodes, str) else ""
+    """Return the digest of a graph's nodes, or nothing where nobody could look."""
+    nodes = getattr(graph, "nodes", None)
+    if isinstance(nodes, str):
+        return nodes
+    contents = _contents_of(graph)
+    return contents.digest if contents is not None else ""
+
+
+def graph_nodes_of(graph: Graph) -> tuple[GraphNode, ...]:
+    """Return the nodes of a CUDA graph, or nothing where nobody could look."""
+    contents = _contents_of(graph)
+    return contents.nodes if contents is not None else ()
+
+
+def capture_id_of(graph: Graph) -> int:
+    """Return the number of the capture that is under way into a graph; 0 where it has none.
+
+    The driver gives it out (``cuStreamGetCaptureInfo``), and it is the same for every library.
+    """
+    from graphguard import _core
+
+    room = _room_without_torch(graph)
+    if room is not None:
+        return _core.capture_id(room.stream_of(graph))
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return _core.capture_id(torch.cuda.current_stream().cuda_stream)
 
 
 @contextmanager
@@ -92,7 +124,22 @@ def measured_memory(report: Callable[[int], None]) -> Iterator[None]:
         report(max(0, torch.cuda.memory_reserved() - before))
 
 
+def _room_without_torch(graph: Graph) -> Any:  # noqa: ANN401 - a module of this package
+    """Return the room of another library's graph, which is there if that is loaded."""
+    room = sys.modules.get("graphguard.graphs.cupy")
+    return room if room is not None and room.owns(graph) else None
+
+
+def _contents_of(graph: Graph) -> GraphContents | None:
+    # Not needed to import graphguard.
+    from graphguard.graphs import contents
+
+    return contents.contents_of(graph)
+
+
 def _room_of(graph: Graph, default: Any = ...) -> Any:  # noqa: ANN401 - a module of this package
+    if (room := _room_without_torch(graph)) is not None:
+        return room
     _torch()
     # There is no emulated graph before its module is loaded. It is asked for first: one may stand
     # in for torch's class.

@@ -8,9 +8,10 @@ a collective. What differs from CUDA is listed in ``docs/emulated-graphs.md``.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
@@ -40,6 +41,55 @@ class EmulatedGraph:
 
     def __init__(self) -> None:
         self._steps: list[Step] | None = None
+        self._capturing: ExitStack | None = None
+        self._mode: CaptureMode | None = None
+        self._handled = 0
+
+    def capture_begin(self, **_options: object) -> None:
+        """Record what this thread runs from now on, without running it. Use :func:`capture`.
+
+        Args:
+            **_options: What a CUDA graph takes, which means nothing on the CPU.
+
+        Raises:
+            NestedCapture: If a capture is running on this thread.
+        """
+        if _thread.capturing:
+            raise NestedCapture(
+                "a capture was begun inside another one on the same thread",
+                hint="end the first capture before the second begins; capture the inner part only "
+                "once and replay it outside",
+            )
+        self._steps = None
+        self._handled = id(sys.exc_info()[1])
+        self._mode = CaptureMode(_thread.observers)
+        with ExitStack() as undo:
+            _thread.capturing = True
+            undo.callback(setattr, _thread, "capturing", False)
+            # Modes of the caller would see every stand-in that the capture works out shapes with.
+            undo.enter_context(_disable_current_modes())
+            undo.enter_context(self._mode)
+            self._capturing = undo.pop_all()
+
+    def capture_end(self) -> None:
+        """End a capture. What was recorded is what a replay runs.
+
+        Raises:
+            CaptureError: If none is running into this graph.
+        """
+        capturing, mode = self._capturing, self._mode
+        if capturing is None or mode is None:
+            raise CaptureError(
+                "a capture was ended that never began",
+                hint="capture with: with graphguard.capture(graph): ...",
+            )
+        self._capturing = self._mode = None
+        capturing.close()
+        if (error := sys.exc_info()[1]) is not None and id(error) != self._handled:
+            # The captured code has failed: half of it is nothing to replay.
+            return
+        schedule_waits(mode.steps)
+        self._steps = mode.steps
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def replay(self) -> None:
@@ -86,23 +136,11 @@ def capture(graph: EmulatedGraph) -> Iterator[EmulatedGraph]:
         NestedCapture: If a capture is running on this thread.
         OperationNotRecordable: From the operation that a graph cannot hold.
     """
-    if _thread.capturing:
-        raise NestedCapture(
-            "a capture was begun inside another one on the same thread",
-            hint="end the first capture before the second begins; capture the inner part only "
-            "once and replay it outside",
-        )
-    graph.reset()
-    mode = CaptureMode(_thread.observers)
-    _thread.capturing = True
+    graph.capture_begin()
     try:
-        # Modes of the caller would see every stand-in that the capture works out shapes with.
-        with _disable_current_modes(), mode:
-            yield graph
+        yield graph
     finally:
-        _thread.capturing = False
-    schedule_waits(mode.steps)
-    graph._steps = mode.steps
+        graph.capture_end()
 
 
 def is_capturing() -> bool:

@@ -18,7 +18,7 @@ class Key(NamedTuple):
     """What two recorders both tell of a call."""
 
     operation: str
-    count: int | None
+    elements: int | None
     dtype: str
     root: int | None
     num_ranks: int

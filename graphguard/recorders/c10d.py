@@ -20,7 +20,12 @@ from typing import Any
 
 from torch._C._distributed_c10d import ProcessGroup
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _get_current_dispatch_mode_stack,
+    _pop_mode,
+    _push_mode,
+)
 
 from graphguard.graphs import emulated
 from graphguard.recorders.c10d_calls import UNKNOWN_REDUCTION, name_reduction, read_calls
@@ -49,7 +54,9 @@ class CollectiveRecorder:
             # An emulated capture switches modes off and shows its operations to observers instead.
             emulated.add_observer(self._observe)
             undo.callback(emulated.remove_observer, self._observe)
-            undo.enter_context(self._mode)
+            # A mode above the emulated capture would see everything twice.
+            if not emulated.is_capturing():
+                undo.enter_context(self._mode)
             self._undo = undo.pop_all()
         return self
 
@@ -76,6 +83,20 @@ class _RecordingMode(TorchDispatchMode):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._observe = observe
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # A capture may end while a mode is on that the program entered inside of it.
+        above = []
+        while self in _get_current_dispatch_mode_stack()[:-1]:
+            above.append(_pop_mode())
+        super().__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
+        for mode in reversed(above):
+            _push_mode(mode)
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:

@@ -1,7 +1,8 @@
 """Which recorders record a capture, and the one sequence that comes of what they saw.
 
-On duty are the recorder of torch.distributed where torch is loaded, and the logs of NCCL's profiler
-plugin and of the interposer where this process has loaded them. Each may fail: the program that is
+On duty are the recorder of torch.distributed where torch is loaded, that of cupy's communicators
+where these are recorded, and the logs of NCCL's profiler plugin and of the interposer where this
+process has loaded them. Each may fail: the program that is
 being recorded goes on as it would have, and the failure is told at the end.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +21,8 @@ from graphguard.recorders.nccl_calls import NcclCall, Source
 
 if TYPE_CHECKING:
     from graphguard.recorders.c10d import CollectiveRecorder
+    from graphguard.recorders.cupy_nccl import CupyRecorder
+    from graphguard.signature import CollectiveCall
 
 MAX_DISAGREEMENTS = 16
 """How many a signature keeps; the rest is counted."""
@@ -29,20 +33,28 @@ _FIRST_WHOLE_INTERFACE = 5
 
 
 class Taken(Protocol):
-    """What a log held of one recording, and how many calls it had no room for."""
+    """What a log held of one recording, as :class:`graphguard.recorders.nccl_log.Taken`."""
 
     @property
-    def calls(self) -> Sequence[NcclCall]: ...
+    def calls(self) -> Sequence[NcclCall]:
+        """The calls, in order."""
+
     @property
-    def dropped(self) -> int: ...
+    def dropped(self) -> int:
+        """How many more there were than it had room for."""
 
 
 class Log(Protocol):
     """A log of NCCL's calls, as :class:`graphguard.recorders.nccl_log.NcclLog`."""
 
-    def begin(self, capture_id: int = 0) -> None: ...
-    def end(self, capture_id: int = 0) -> None: ...
-    def take(self, capture_id: int = 0) -> Taken: ...
+    def begin(self, capture_id: int = 0) -> None:
+        """Record the calls of a capture, or those of this thread."""
+
+    def end(self, capture_id: int = 0) -> None:
+        """Record them no longer."""
+
+    def take(self, capture_id: int = 0) -> Taken:
+        """Return what was recorded."""
 
 
 def logs_of_this_process() -> dict[Source, Log]:
@@ -85,6 +97,7 @@ class Duty:
         self._find_logs = find_logs
         self._find_interface = find_interface
         self._torch: CollectiveRecorder | None = None
+        self._cupy: CupyRecorder | None = None
         self._logs: dict[Source, Log] = {}
         self._taken: dict[Source, Taken] = {}
 
@@ -92,6 +105,9 @@ class Duty:
         # Without torch there are no calls of torch.distributed to record.
         if "torch" in sys.modules:
             self._attempt(self._begin_torch)
+        # It is loaded by what replaces cupy's class of communicators.
+        if "graphguard.recorders.cupy_nccl" in sys.modules:
+            self._attempt(self._begin_cupy)
         self._attempt(self._begin_logs)
         return self
 
@@ -104,8 +120,11 @@ class Duty:
         if self._torch is not None:
             self._torch.__exit__(kind, error, traceback)
             self.failure = self.failure or self._torch.failure
+        if self._cupy is not None:
+            self._cupy.__exit__(kind, error, traceback)
+            self.failure = self.failure or self._cupy.failure
         for source, log in self._logs.items():
-            self._attempt(lambda source=source, log=log: self._end_log(source, log))
+            self._attempt(partial(self._end_log, source, log))
 
     def merged(self, find_process: Callable[[], tuple[int, int]]) -> Merged:
         """Return every call that was recorded, once.
@@ -118,7 +137,7 @@ class Duty:
         if len(taken) == len(Source) and self._plugin_is_partial():
             del taken[Source.PLUGIN]
         merged = merge(
-            () if self._torch is None else self._torch.calls,
+            self._called(taken),
             **{source.label: log.calls for source, log in taken.items()},
             process=Process(*find_process()) if any(t.calls for t in taken.values()) else _ALONE,
         )
@@ -130,6 +149,14 @@ class Duty:
         ]
         return merged._replace(disagreements=_bounded(told))
 
+    def _called(self, taken: dict[Source, Taken]) -> Sequence[CollectiveCall]:
+        """Return what programs called by names that are recorded in Python."""
+        calls = [] if self._torch is None else self._torch.calls
+        if self._cupy is None or any(log.calls for log in taken.values()):
+            # What cupy calls is NCCL, whose own log has it with more of it.
+            return calls
+        return [*calls, *self._cupy.calls]
+
     def _plugin_is_partial(self) -> bool:
         """Whether NCCL tells the plugin less than the interposer sees, and not which calls."""
         return self._find_interface() < _FIRST_WHOLE_INTERFACE
@@ -139,15 +166,23 @@ class Duty:
 
         self._torch = CollectiveRecorder().__enter__()
 
+    def _begin_cupy(self) -> None:
+        from graphguard.recorders.cupy_nccl import CupyRecorder
+
+        self._cupy = CupyRecorder().__enter__()
+
     def _begin_logs(self) -> None:
-        for source, log in self._find_logs().items():
-            try:
-                log.begin(self._capture_id)
-            except GraphguardError as error:
-                # Of a recording around this one, which has the calls; this one does without.
-                logger().warning("the %s does not record: %s", source.label, error.message)
-            else:
-                self._logs[source] = log
+        logs = self._find_logs()
+        self._logs = {source: log for source, log in logs.items() if self._begins(source, log)}
+
+    def _begins(self, source: Source, log: Log) -> bool:
+        try:
+            log.begin(self._capture_id)
+        except GraphguardError as error:
+            # A recording around this one has the calls, and this one does without.
+            logger().warning("the %s does not record: %s", source.label, error.message)
+            return False
+        return True
 
     def _end_log(self, source: Source, log: Log) -> None:
         log.end(self._capture_id)

@@ -24,6 +24,9 @@ NEWEST_NCCL = 23_203
 REAL_LIBRARY = environment.NCCL_LIBRARY.name
 PRELOAD = "LD_PRELOAD"
 _NAME = "libnccl.so.2"
+LIBRARY = Path(__file__).parents[1] / "lib" / "interposer" / _NAME
+"""Where graphguard installs it, on processors that NCCL is built for."""
+
 _WHEEL = Path("nvidia", "nccl", "lib", _NAME)
 _OWN_FUNCTION = "graphguard_nccl_real_path"
 
@@ -35,18 +38,18 @@ def library() -> Path:
         ConfigurationError: If it is not: NCCL, and so the interposer, is built for x86-64 and
             aarch64 only.
     """
-    path = Path(__file__).parents[1] / "lib" / "interposer" / _NAME
-    if not path.is_file():
+    if not LIBRARY.is_file():
         raise ConfigurationError(
-            f"NCCL's interposer is not installed: there is no {path}",
+            f"NCCL's interposer is not installed: there is no {LIBRARY}",
             hint="it is built for x86-64 and aarch64; on another machine use the profiler plugin",
         )
-    return path
+    return LIBRARY
 
 
 def loaded() -> ctypes.CDLL | None:
     """Return the interposer, if this process has loaded it in any way."""
-    for name in (str(Path(__file__).parents[1] / "lib" / "interposer" / _NAME), _NAME):
+    # By the name that is loaded; and by its own, which finds it where vLLM was given its path.
+    for name in (str(LIBRARY), _NAME):
         try:
             handle = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
         except OSError:

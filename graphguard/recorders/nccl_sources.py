@@ -23,6 +23,10 @@ class NcclSequence(NamedTuple):
     disagreements: tuple[str, ...] = ()
 
 
+# A call, behind what it is sorted by among those of all threads.
+_Placed = tuple[tuple[int, int], NcclCall]
+
+
 class _Unseen(NamedTuple):
     by_interposer: list[NcclCall]
     by_plugin: list[NcclCall]
@@ -41,7 +45,7 @@ def one_sequence(
         return NcclSequence(tuple(plugin or interposer or ()))
     told: list[str] = []
     unseen = _Unseen([], [])
-    calls = []
+    calls: list[_Placed] = []
     for thread in dict.fromkeys(call.thread for call in (*interposer, *plugin)):
         mine = [call for call in interposer if call.thread == thread]
         theirs = [call for call in plugin if call.thread == thread]
@@ -50,9 +54,6 @@ def one_sequence(
     told += _unseen_text(unseen.by_interposer, "plugin", "interposer")
     told += _unseen_text(unseen.by_plugin, "interposer", "plugin")
     return NcclSequence(tuple(call for _, call in calls), tuple(told))
-
-
-_Placed = tuple[tuple[int, int], NcclCall]
 
 
 def _merged(

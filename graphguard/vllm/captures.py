@@ -14,6 +14,7 @@ from graphguard import graphs
 from graphguard.batch import BatchDescriptor
 from graphguard.digest import digest, encode
 from graphguard.graphs.tensors import input_specs, output_specs
+from graphguard.nodes import GraphNode, counted
 from graphguard.signature import CollectiveCall, GraphKey, Signature, TensorSpec
 
 
@@ -37,6 +38,7 @@ class Piece(NamedTuple):
     outputs: tuple[TensorSpec, ...]
     kind: str
     nodes: str
+    graph_nodes: tuple[GraphNode, ...] = ()
 
 
 class Captures:
@@ -88,6 +90,7 @@ def piece_of(
         output_specs(outputs),
         graphs.kind_of(graph),
         graphs.nodes_of(graph),
+        graphs.graph_nodes_of(graph),
     )
 
 
@@ -103,4 +106,5 @@ def signature_of(key: GraphKey, batch: BatchDescriptor, pieces: list[Piece]) -> 
         collectives=tuple(call for piece in pieces for call in piece.calls),
         graph_kind=first.kind,
         nodes=nodes[0] if len(nodes) == 1 else digest(encode(node) for node in nodes),
+        graph_nodes=counted(node for piece in pieces for node in piece.graph_nodes),
     )

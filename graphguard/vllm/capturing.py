@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from graphguard.log import logger
+from graphguard.recorders.graph_nodes import watched_captures
 from graphguard.vllm.captures import Captures, Choice, Piece, piece_of
 from graphguard.vllm.collectives import CommunicatorRecorder, install
 from graphguard.vllm.patches import wrapped_inside
@@ -113,7 +114,7 @@ def recorded_captures() -> Iterator[None]:
     CUDAGraphWrapper.__call__ = call
     try:
         # Steps outside of graphs call the communicators too, hundreds of times.
-        with wrapped_inside():
+        with wrapped_inside(), watched_captures():
             _install()
             yield
     finally:

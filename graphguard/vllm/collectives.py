@@ -23,6 +23,7 @@ from torch._ops import OpOverload
 
 from graphguard.errors import NestedCapture
 from graphguard.graphs import emulated
+from graphguard.recorders import own_captures
 from graphguard.signature import CollectiveCall
 from graphguard.vllm import communicator_patches as patches
 from graphguard.vllm.communicator_calls import Owner
@@ -91,6 +92,7 @@ class CommunicatorRecorder:
             self._fail(error)
         if active.recorder is None:
             self._thread = threading.get_ident()
+            own_captures.claim()
             emulated.add_observer(self._observe)
             active.recorder = self
         return self
@@ -103,6 +105,7 @@ class CommunicatorRecorder:
     ) -> None:
         if active.recorder is self:
             active.recorder = None
+            own_captures.release()
             emulated.remove_observer(self._observe)
 
     def begin(

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from graphguard import environment
 from graphguard.environment import Mode
 from graphguard.errors import ConfigurationError
+from graphguard.importing import after_import
 from graphguard.log import logger
 from graphguard.version import __version__
 from graphguard.vllm import armed
-from graphguard.vllm.importing import after_import
 from graphguard.vllm.logs import speak_as_vllm
 
 RUNNER_V1 = "vllm.v1.worker.gpu_model_runner"

@@ -33,12 +33,15 @@ class Stubs:
     consumer: Path
     newer_consumer: Path
 
-    def run(self, program: str, *arguments: object, **settings: object) -> Any:
-        """Run a function of ``nccl_program`` in a process of its own; return what it returns.
+    def run(
+        self, program: str, *arguments: object, module: object = "nccl_program", **settings: object
+    ) -> Any:
+        """Run a function of a program in a process of its own; return what it returns.
 
         Args:
             program: The name of the function.
             arguments: What it is called with, as text.
+            module: The module of ``tests.native`` that has it.
             settings: Environment variables; None takes one away.
         """
         environment: dict[str, object] = {
@@ -48,7 +51,7 @@ class Stubs:
             "PYTHONPATH": REPOSITORY,
             **settings,
         }
-        command = [sys.executable, "-m", "tests.native.nccl_program", program]
+        command = [sys.executable, "-m", f"tests.native.{module}", program]
         done = subprocess.run(
             [*command, *map(str, arguments)],
             env={name: str(value) for name, value in environment.items() if value is not None},

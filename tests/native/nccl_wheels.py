@@ -1,8 +1,8 @@
 """NVIDIA's wheels of NCCL, of which only the library is looked at.
 
-``python -m tests.native.nccl_wheels`` fetches them. A wheel is looked for in $GRAPHGUARD_NCCL_WHEELS, which is build/nccl if it is not set, and fetched
-there from the package index if it is not found. The library of each, 200 to 300 MB, is unpacked
-to build/nccl.
+``python -m tests.native.nccl_wheels`` fetches them from the package index into
+$GRAPHGUARD_NCCL_WHEELS, which is build/nccl if it is not set, unless they are there. The library of
+each, 200 to 300 MB, is unpacked to build/nccl.
 """
 
 from __future__ import annotations

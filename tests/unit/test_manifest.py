@@ -86,6 +86,7 @@ signatures = st.builds(
     graph_kind=names,
     nodes=names,
     graph_nodes=st.lists(graph_nodes, max_size=3).map(lambda distinct: (*distinct, *distinct)),
+    disagreements=st.lists(names, max_size=3).map(tuple),
 )
 manifests = st.builds(
     Manifest,
@@ -214,6 +215,9 @@ def test_unknown_fields_are_ignored(path: str) -> None:
         ("graphs.0.tensors.0.shape", [1] * 65),
         ("graphs.0.tensors.0.address", -1),
         ("graphs.0.num_inputs", -1),
+        ("graphs.0.disagreements", "one"),
+        ("graphs.0.disagreements", ["x" * 4_097]),
+        ("graphs.0.disagreements", [""] * 1_001),
         ("query_lens", {"target": "two"}),
         ("versions", {"torch": 2}),
         ("versions", {str(n): "" for n in range(1001)}),
@@ -280,3 +284,12 @@ def test_reason_names_the_graph_that_is_wrong() -> None:
     error = refusal(changed("graphs.0.batch", "4x2/9"))
     assert "graph 0 (target/full)" in error.message
     assert isinstance(error.__cause__, DescriptorError)
+
+
+def test_memory_that_a_capture_reserved_is_kept_and_in_no_digest() -> None:
+    without = Signature(GraphKey("target"), BatchDescriptor.of(16, 2))
+    signature = msgspec.structs.replace(without, memory_bytes=2**21)
+    read = manifest.decode(manifest.encode(Manifest(0, 1, (signature,))))
+
+    assert read.signatures[0].memory_bytes == 2**21
+    assert signature.digests == without.digests

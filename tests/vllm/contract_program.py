@@ -14,8 +14,8 @@ import sys
 from types import FunctionType, ModuleType
 from typing import Any, TypedDict
 
+from graphguard.importing import after_import
 from graphguard.vllm import contract
-from graphguard.vllm.importing import after_import
 
 MOMENTS = {
     "vllm.v1.spec_decode.llm_base_proposer": ("v1-drafter",),

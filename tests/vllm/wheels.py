@@ -31,14 +31,23 @@ def python_files(version: str) -> Path:
     """
     folder = UNPACKED / version
     if not folder.is_dir():
-        wheel = _wheel(version) or _fetch(version)
+        found = wheel(version)
         UNPACKED.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=UNPACKED) as unfinished:
             # A run that is interrupted must not leave a folder that the next one takes for whole.
             unpacked = Path(unfinished, version)
-            _unpack(wheel, unpacked)
+            _unpack(found, unpacked)
             unpacked.rename(folder)
     return folder
+
+
+def wheel(version: str) -> Path:
+    """Return the wheel of a version, fetched if it is not there.
+
+    Raises:
+        subprocess.CalledProcessError: If the package index does not give it.
+    """
+    return _wheel(version) or _fetch(version)
 
 
 def _kept() -> Path:
@@ -55,9 +64,9 @@ def _fetch(version: str) -> Path:
     # Named, for any machine may look at Python files: no matter how old its C library is.
     command += [f"--platform={platform}" for platform in _PLATFORMS]
     subprocess.run(command, check=True)
-    wheel = _wheel(version)
-    assert wheel is not None, f"pip has downloaded vllm {version}, but not to {_kept()}"
-    return wheel
+    found = _wheel(version)
+    assert found is not None, f"pip has downloaded vllm {version}, but not to {_kept()}"
+    return found
 
 
 def _unpack(wheel: Path, folder: Path) -> None:

@@ -69,3 +69,10 @@ def test_peer_without_the_graph_is_told_once_as_missing_graph() -> None:
 
 def test_order_of_point_to_point_calls_among_collectives_is_free() -> None:
     assert calls_of([send(1), call()], [call(), recv(0)]) == []
+
+
+def test_one_sided_calls_are_not_compared_with_what_other_ranks_call() -> None:
+    put = call("put_signal", 8, peer=1)
+    assert calls_of([call(), put, call("wait_signal", 0)], [call()]) == []
+    # Nor does it take part in what it is written to by: another rank needs no such graph.
+    assert "missing-graph" not in rules(audit(job([graph(call("signal", 0, peer=1))], [])))

@@ -96,3 +96,26 @@ def test_graph_captured_twice_is_found() -> None:
 
 def test_graphs_that_differ_in_batch_or_key_are_no_duplicates() -> None:
     assert audit([loaded(0, 1, graph(), graph(batch="8x2"), graph(role="drafter"))]) == []
+
+
+def disagreeing(*sentences: str, batch: str = "16x2") -> Signature:
+    return msgspec.structs.replace(graph(batch=batch), disagreements=sentences)
+
+
+def test_recorders_that_disagree_are_told_with_what_they_disagree_about() -> None:
+    (finding,) = audit([loaded(0, 1, disagreeing("one call was seen by nobody"))])
+    assert (finding.rule, finding.severity) == ("recorders-disagree", Severity.WARNING)
+    assert finding.what.endswith("do not agree: one call was seen by nobody")
+    assert (finding.graph, finding.evidence) == ("target/full 16x2", ("rank0.json",))
+
+
+def test_the_same_disagreement_on_several_ranks_is_one_finding_for_each_graph() -> None:
+    other = disagreeing("a", "c", batch="8x2")
+    findings = audit(
+        [
+            loaded(0, 2, disagreeing("a"), other),
+            loaded(1, 2, disagreeing("a", "b"), other),
+        ]
+    )
+    told = [(f.graph, f.ranks, f.repeats) for f in findings if f.rule == "recorders-disagree"]
+    assert told == [("target/full 16x2", (0, 1), 2), ("target/full 8x2", (0, 1), 2)]

@@ -66,7 +66,7 @@ def test_calls_of_torch_alone_stay_as_they_are() -> None:
 @pytest.mark.parametrize("source", Source)
 def test_calls_of_nccl_alone_become_collective_calls(source: Source) -> None:
     calls = [nccl_call(source), nccl_call(source, "send", 2, peer=1)]
-    merged = merge((), **{source.label: calls})
+    merged = merge((), calls) if source is PLUGIN else merge((), interposer=calls)
     assert merged.calls == (
         CollectiveCall(
             operation="all_reduce",
@@ -290,12 +290,11 @@ def test_a_communicator_belongs_to_one_group_only() -> None:
 
 
 def test_what_is_known_to_be_outside_of_the_capture_is_left_out() -> None:
-    yes, no = {"captured": Captured.YES}, {"captured": Captured.NO}
     interposer = numbered(
         [
-            nccl_call(INTERPOSER, count=1, **no),
-            nccl_call(INTERPOSER, count=2, **yes),
-            nccl_call(INTERPOSER, count=3, **no),
+            nccl_call(INTERPOSER, count=1, captured=Captured.NO),
+            nccl_call(INTERPOSER, count=2, captured=Captured.YES),
+            nccl_call(INTERPOSER, count=3, captured=Captured.NO),
             nccl_call(INTERPOSER, count=4, captured=Captured.UNTOLD),
         ]
     )

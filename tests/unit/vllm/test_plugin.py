@@ -45,7 +45,7 @@ def test_registering_imports_neither_torch_nor_vllm() -> None:
 
 def test_mode_off_waits_for_nothing() -> None:
     ended = in_a_process(
-        f"{REGISTER}; from graphguard.vllm import importing; print(importing._finder.calls)",
+        f"{REGISTER}; from graphguard import importing; print(importing._finder.calls)",
         {"GRAPHGUARD_MODE": "off"},
     )
 

@@ -25,18 +25,7 @@ MAX_TOKENS = 64
 WIDTH = 4
 
 
-class Graph(emulated.EmulatedGraph):
-    """An emulated graph that begins and ends a capture as breakable graphs want it."""
-
-    def capture_begin(self, **_: Any) -> None:
-        self._capture = emulated.capture(self)
-        self._capture.__enter__()
-
-    def capture_end(self) -> None:
-        self._capture.__exit__(None, None, None)
-
-
-def _cuda_graph(graph: Graph, *_: Any, **__: Any) -> Any:
+def _cuda_graph(graph: emulated.EmulatedGraph, *_: Any, **__: Any) -> Any:
     return emulated.capture(graph)
 
 
@@ -88,7 +77,7 @@ def emulated_cuda() -> Iterator[None]:
                 if hasattr(module, name):
                     patched.enter_context(mock.patch.object(module, name, stand_in))
         cuda: dict[str, Any] = {
-            "CUDAGraph": Graph,
+            "CUDAGraph": emulated.EmulatedGraph,
             "graph": _cuda_graph,
             "mem_get_info": lambda: (0, 0),
         }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch._ops import OpOverload
 
-from graphguard.graphs.emulated import EmulatedGraph, add_observer, capture, remove_observer
+from graphguard.graphs.emulated import EmulatedGraph, add_observer, remove_observer
 from graphguard.graphs.emulated_steps import replay as replay_steps
 from tests.vllm.engine.emulation import faults
 from tests.vllm.engine.emulation.recording import descriptor_fields, worker
@@ -24,7 +24,6 @@ class EmulatedCudaGraph(EmulatedGraph):
 
     def __init__(self, *_args: object, **_kwargs: object) -> None:
         super().__init__()
-        self._capturing: AbstractContextManager[EmulatedGraph] | None = None
         self._fields: dict[str, Any] = {}
         self._operators: Counter[str] = Counter()
 
@@ -35,20 +34,14 @@ class EmulatedCudaGraph(EmulatedGraph):
         worker.num_reqs = self._fields.get("num_reqs") or 0
         self._operators.clear()
         add_observer(self._count)
-        self._capturing = capture(self)
-        self._capturing.__enter__()
+        super().capture_begin()
 
     def capture_end(self, failure: BaseException | None = None) -> None:
-        """End the recording; with ``failure``, throw it away."""
-        capturing, self._capturing = self._capturing, None
-        if capturing is None:
-            raise RuntimeError("capture_end without capture_begin")
+        """End the recording; with ``failure``, which is being handled, throw it away."""
         remove_observer(self._count)
-        if failure is not None:
-            capturing.__exit__(type(failure), failure, failure.__traceback__)
-            return
-        capturing.__exit__(None, None, None)
-        worker.write("capture", **self._fields, operators=dict(self._operators))
+        super().capture_end()
+        if failure is None:
+            worker.write("capture", **self._fields, operators=dict(self._operators))
 
     def replay(self) -> None:
         """Run what was recorded."""

@@ -1,6 +1,7 @@
 """Doing something when a module has been imported, without importing it.
 
-The plugin is loaded in processes that run no model. Importing a runner there would take seconds.
+graphguard is loaded in processes that run no model and need no torch. Importing either there would
+take seconds.
 """
 
 from __future__ import annotations

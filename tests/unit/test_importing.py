@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from graphguard.vllm.importing import after_import, forget_all
+from graphguard.importing import after_import, forget_all
 
 
 @pytest.fixture(autouse=True)

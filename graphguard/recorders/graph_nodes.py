@@ -1,0 +1,79 @@
+"""Looking at the nodes of CUDA graphs while they are captured.
+
+A graph of torch is looked at just before its capture ends. The driver permits it then
+(``cuStreamGetCaptureInfo``: all operations but destroying the graph and removing nodes), and it
+works for every version of torch, whether the graph is kept or not.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from graphguard import _core
+from graphguard.graphs.contents import Driver, contents_of_stream, forget, keep, tell
+
+_lock = threading.Lock()
+_watchers = 0
+
+
+@contextmanager
+def watched_captures() -> Iterator[None]:
+    """Look at every graph of torch whose capture ends inside, on any thread."""
+    global _watchers  # noqa: PLW0603 - how many are inside, in the whole process
+    import torch
+
+    # A torch without CUDA captures nothing, and what stands in for its graphs has no nodes.
+    if torch.version.cuda is None:
+        yield
+        return
+    watch_class(torch.cuda.CUDAGraph, lambda: torch.cuda.current_stream().cuda_stream)
+    with _lock:
+        _watchers += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _watchers -= 1
+
+
+def watch_class(graph_class: Any, current_stream: Any, driver: Driver = _core) -> None:  # noqa: ANN401 - torch's
+    """Make a class of graphs look at itself before a capture ends, while anybody watches.
+
+    Args:
+        graph_class: ``torch.cuda.CUDAGraph``. It stays as it becomes, once for all.
+        current_stream: Returns the handle of the stream that is captured when a capture ends.
+        driver: Whom to ask.
+    """
+    with _lock:
+        original = getattr(graph_class, "capture_end", None)
+        if original is None:
+            tell(f"{graph_class.__qualname__} has no capture_end")
+            return
+        if hasattr(original, "__graphguard_looks__"):
+            return
+
+        @functools.wraps(original)
+        def capture_end(graph: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            if _watchers:
+                _look(graph, current_stream, driver)
+            return original(graph, *args, **kwargs)
+
+        capture_end.__graphguard_looks__ = True  # type: ignore[attr-defined]
+        graph_class.capture_end = capture_end
+
+
+def _look(graph: object, current_stream: Any, driver: Driver) -> None:  # noqa: ANN401
+    """Remember what is being captured into a graph, or that it could not be seen."""
+    try:
+        forget(graph)
+        contents = contents_of_stream(current_stream(), driver)
+        if contents is None:
+            tell("the driver does not say what is being captured")
+        else:
+            keep(graph, contents)
+    except Exception as error:  # noqa: BLE001 - the program's capture goes first
+        tell(f"{type(error).__name__}: {error}")
