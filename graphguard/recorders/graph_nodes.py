@@ -14,7 +14,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from graphguard import _core
-from graphguard.graphs.contents import Driver, contents_of_stream, forget, keep, tell
+from graphguard.graphs.contents import (
+    CAPTURE_ACTIVE,
+    Driver,
+    contents_of_handle,
+    forget,
+    keep,
+    tell,
+)
 
 _lock = threading.Lock()
 _watchers = 0
@@ -70,10 +77,11 @@ def _look(graph: object, current_stream: Any, driver: Driver) -> None:  # noqa: 
     """Remember what is being captured into a graph, or that it could not be seen."""
     try:
         forget(graph)
-        contents = contents_of_stream(current_stream(), driver)
-        if contents is None:
+        capture = driver.capture_of(current_stream())
+        if capture is None:
             tell("the driver does not say what is being captured")
-        else:
-            keep(graph, contents)
+        elif capture[2] == CAPTURE_ACTIVE:
+            keep(graph, contents_of_handle(capture[1], driver))
+        # Else the capture has failed already, and ending it will say why.
     except Exception as error:  # noqa: BLE001 - the program's capture goes first
         tell(f"{type(error).__name__}: {error}")
