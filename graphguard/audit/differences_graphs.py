@@ -108,7 +108,7 @@ def _one_sided(name: _Name, signature: Signature, change: Change) -> GraphDiffer
 def _changed(
     name: _Name, ours: Signature, theirs: Signature, calls: CallComparison
 ) -> GraphDifference | None:
-    memory = _memory_bytes(ours), _memory_bytes(theirs)
+    memory = ours.memory_bytes, theirs.memory_bytes
     kinds = ours.graph_kind, theirs.graph_kind
     difference = GraphDifference(
         graph=_text(name),
@@ -124,8 +124,3 @@ def _changed(
 
 def _unchanged(name: _Name) -> GraphDifference:
     return GraphDifference(graph=_text(name), change=Change.CHANGED)
-
-
-def _memory_bytes(signature: Signature) -> int:
-    reserved: int = getattr(signature, "memory_bytes", 0)
-    return reserved

@@ -12,7 +12,6 @@ from graphguard.errors import CommandError, ConfigurationError
 
 HOOK = Path(__file__).with_name("hook")
 """The directory of the start-up hook. Nothing else is in it: programs get it on their path."""
-INSTALL = "GRAPHGUARD_INSTALL"
 _PATH = "PYTHONPATH"
 _VLLM_PLUGINS = "VLLM_PLUGINS"
 _OWN_VLLM_PLUGIN = "graphguard"
@@ -49,7 +48,7 @@ def variables(
     # What the user has set of these stays.
     defaults = {
         environment.MODE.name: Mode.OBSERVE.value,
-        INSTALL: "1",
+        environment.INSTALL.name: "1",
         environment.NCCL_PLUGIN.name: "1",
     }
     given |= {name: inherited.get(name) or value for name, value in defaults.items()}

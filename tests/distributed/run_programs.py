@@ -30,6 +30,16 @@ def one_rank_reduces_more() -> None:
     _capture(3 if dist.get_rank() == 1 else 2)
 
 
+def unrecorded() -> None:
+    """Capture and replay as a program does that has never heard of a recording."""
+    x = torch.ones(8)
+    graph = EmulatedGraph()
+    with capture(graph):
+        dist.all_reduce(x)
+    graph.replay()
+    assert x[0].item() == dist.get_world_size()
+
+
 def hang() -> None:
     """Replay a graph on rank 0 while rank 1 does something else."""
     x = torch.zeros(8)
@@ -63,5 +73,6 @@ def _capture(calls: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    {"alike": alike, "one_rank_reduces_more": one_rank_reduces_more, "hang": hang}[sys.argv[1]]()
+    programs = (alike, one_rank_reduces_more, unrecorded, hang)
+    {program.__name__: program for program in programs}[sys.argv[1]]()
     dist.destroy_process_group()

@@ -83,6 +83,17 @@ def test_ranks_that_capture_different_calls_are_found_though_their_program_ends_
     assert report(tmp_path / "run")["exit_code"] == 0
 
 
+def test_graphs_that_the_program_does_not_record_are_recorded_with_their_launches(
+    tmp_path: Path,
+) -> None:
+    process = start("unrecorded", tmp_path / "run")
+    said = finish(process, tmp_path / "run")
+
+    assert process.returncode == 0, said
+    assert "2 ranks, 1 graph, 2 collective calls: no difference found" in said
+    assert report(tmp_path / "run")["blackbox"]["ranks"] == [0, 1]
+
+
 def test_a_program_that_hangs_and_is_killed_leaves_its_black_boxes_and_is_audited(
     tmp_path: Path,
 ) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,9 +83,6 @@ def test_every_part_of_a_graph_is_compared() -> None:
         assert [name for name in parts if told[name]] == [part]
 
 
-@pytest.mark.skipif(
-    "memory_bytes" not in Signature.__struct_fields__, reason="signatures hold no memory yet"
-)
 def test_memory_that_a_capture_reserved_is_compared() -> None:
     before, after = (msgspec.structs.replace(graph(), memory_bytes=n) for n in (0, 2**21))
     (on,) = compare(job([before]), job([after])).graphs
