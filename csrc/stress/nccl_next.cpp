@@ -50,7 +50,8 @@ int begin(void** context, int* mask) {
     const std::lock_guard<std::mutex> lock(mutex);
     ++communicators;
     *context = &communicators;
-    *mask = NEXT_MASK;
+    // Atomically, as NVIDIA's example does: other threads of NCCL load it.
+    __atomic_store_n(mask, NEXT_MASK, __ATOMIC_RELAXED);
     return 0;
 }
 
