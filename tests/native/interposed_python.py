@@ -18,6 +18,7 @@ from graphguard import record
 from graphguard.batch import BatchDescriptor
 from graphguard.errors import ConfigurationError
 from graphguard.recorders import nccl_interposer
+from graphguard.recorders.nccl_log import NcclLog
 from tests.native import nccl_program
 
 
@@ -47,9 +48,19 @@ def recorded() -> list[str]:
     return [str(call) for call in recording.signature.collectives]
 
 
-def from_environment() -> bool:
-    """Tell whether the interposer is there once graphguard has been imported."""
-    return nccl_interposer.loaded() is not None
+def beside_the_plugin(*, plugin: str) -> dict[str, int]:
+    """Record with the plugin's log and then with the interposer's, which have the same names."""
+    logs = {"plugin": NcclLog(ctypes.CDLL(plugin)), "interposer": nccl_interposer.log()}
+    nccl = nccl_program.by_name()
+    communicator = nccl_program.made(nccl)
+    counts = {}
+    for name, log in logs.items():
+        assert log is not None
+        log.begin()
+        nccl_program.all_reduce(nccl, communicator, 4)
+        log.end()
+        counts[name] = len(log.take().calls)
+    return counts
 
 
 def main() -> None:
