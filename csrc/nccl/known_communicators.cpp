@@ -20,7 +20,8 @@ std::uint64_t fold(std::uint64_t hash, const void* bytes, std::size_t size) noex
 
 }  // namespace
 
-void KnownCommunicators::know(Communicator communicator, const Membership& membership) noexcept try {
+void KnownCommunicators::know(Communicator communicator, const Membership& membership) noexcept
+    try {
     const std::lock_guard<std::mutex> lock(mutex_);
     entries_.insert_or_assign(communicator, Entry{membership, 0});
 } catch (const std::bad_alloc&) {
@@ -39,7 +40,8 @@ std::optional<Membership> KnownCommunicators::find(Communicator communicator) co
     return found->second.membership;
 }
 
-std::uint64_t KnownCommunicators::next_child_hash(Communicator parent, std::int64_t color) noexcept {
+std::uint64_t KnownCommunicators::next_child_hash(Communicator parent,
+                                                  std::int64_t color) noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = entries_.find(parent);
     if (found == entries_.end() || found->second.membership.hash == 0) return 0;

@@ -18,7 +18,8 @@ from graphguard import record
 from graphguard.batch import BatchDescriptor
 from graphguard.errors import ConfigurationError
 from graphguard.recorders import nccl_interposer
-from tests.native import nccl_program
+from graphguard.recorders.nccl_log import NcclLog
+from tests.native import nccl_by_ctypes
 
 
 def enabled(*, consumer: str, first: str = "") -> dict[str, Any]:
@@ -39,17 +40,27 @@ def enabled(*, consumer: str, first: str = "") -> dict[str, Any]:
 
 def recorded() -> list[str]:
     """Record a capture of every kind of call, as the signature tells it."""
-    nccl = nccl_program.by_name()
-    communicator = nccl_program.made(nccl, num_ranks=1)
+    nccl = nccl_by_ctypes.by_name()
+    communicator = nccl_by_ctypes.made(nccl, num_ranks=1)
     with record("target", BatchDescriptor.of(4, 1)) as recording:
-        nccl_program.all_reduce(nccl, communicator, 4)
-        nccl_program.all_reduce(nccl, communicator, 5, nccl_program.OTHER_STREAM)
+        nccl_by_ctypes.all_reduce(nccl, communicator, 4)
+        nccl_by_ctypes.all_reduce(nccl, communicator, 5, nccl_by_ctypes.OTHER_STREAM)
     return [str(call) for call in recording.signature.collectives]
 
 
-def from_environment() -> bool:
-    """Tell whether the interposer is there once graphguard has been imported."""
-    return nccl_interposer.loaded() is not None
+def beside_the_plugin(*, plugin: str) -> dict[str, int]:
+    """Record with the plugin's log and then with the interposer's, which have the same names."""
+    logs = {"plugin": NcclLog(ctypes.CDLL(plugin)), "interposer": nccl_interposer.log()}
+    nccl = nccl_by_ctypes.by_name()
+    communicator = nccl_by_ctypes.made(nccl)
+    counts = {}
+    for name, log in logs.items():
+        assert log is not None
+        log.begin()
+        nccl_by_ctypes.all_reduce(nccl, communicator, 4)
+        log.end()
+        counts[name] = len(log.take().calls)
+    return counts
 
 
 def main() -> None:

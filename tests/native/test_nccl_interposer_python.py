@@ -11,7 +11,7 @@ import pytest
 
 from graphguard.errors import ConfigurationError
 from graphguard.recorders import nccl_interposer
-from tests.native.cmake_target import REPOSITORY, NativeBuildError
+from tests.native.cmake_target import REPOSITORY, NativeBuildError, build
 from tests.native.nccl_stubs import Stubs, build_stubs
 
 
@@ -51,6 +51,14 @@ def test_what_is_not_captured_is_not_in_the_signature(stubs: Stubs) -> None:
     (call,) = run(stubs, "recorded", **settings)
     assert call.startswith("all_reduce(4 float32, sum) on nccl:")
     assert call.endswith("[0]")
+
+
+def test_beside_the_plugin_each_keeps_a_log_of_its_own(stubs: Stubs) -> None:
+    plugin = build("graphguard_nccl", "GRAPHGUARD_NCCL_STUBS", "nccl-stubs")
+    file = plugin.with_name("libgraphguard_nccl.so")
+    # The stub tells no plugin of anything; its log must not be the interposer's.
+    seen = run(stubs, "beside_the_plugin", f"plugin={file}", LD_PRELOAD=stubs.interposer)
+    assert seen == {"plugin": 0, "interposer": 1}
 
 
 def output_of(program: str, **settings: object) -> str:
