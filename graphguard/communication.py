@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import translate
 from pathlib import Path
 from typing import NamedTuple
@@ -64,10 +65,10 @@ class Match(NamedTuple):
     family: Family
     kernels: Kernels
 
-    def explained_by(self, call: CollectiveCall) -> bool:
-        """Whether a recorded call can have led to such a kernel."""
-        seen = not self.family.recorders or call.seen_by.startswith(self.family.recorders)
-        return seen and (_ANY in self.kernels.calls or call.operation in self.kernels.calls)
+    def explained_by(self, operation: str, seen_by: str) -> bool:
+        """Whether a call of an operation that a recorder saw can have led to such a kernel."""
+        seen = not self.family.recorders or seen_by.startswith(self.family.recorders)
+        return seen and (_ANY in self.kernels.calls or operation in self.kernels.calls)
 
 
 class Unseen(NamedTuple):
@@ -105,7 +106,7 @@ def function_name(kernel: str) -> str:
 
 def communication(node: GraphNode) -> Match | None:
     """Return what a communication kernel is, or None for every other node."""
-    return _match(function_name(node.name)) if node.kind == "kernel" else None
+    return _match(node.name) if node.kind == "kernel" else None
 
 
 def unseen(nodes: Iterable[GraphNode], calls: Sequence[CollectiveCall]) -> tuple[Unseen, ...]:
@@ -121,19 +122,27 @@ def unseen(nodes: Iterable[GraphNode], calls: Sequence[CollectiveCall]) -> tuple
             names = found.setdefault(match, {})
             name = function_name(node.name)
             names[name] = names.get(name, 0) + node.count
+    if not found:
+        return ()
+    # A graph has hundreds of calls of a few kinds.
+    kinds = Counter((call.operation, call.seen_by, call.coalesced) for call in calls)
     return tuple(
         Unseen(match.family.family, name, count)
         for match, names in found.items()
-        for name, count in _not_explained(match, names, calls)
+        for name, count in _not_explained(match, names, kinds)
     )
 
 
 def _not_explained(
-    match: Match, names: dict[str, int], calls: Sequence[CollectiveCall]
+    match: Match, names: dict[str, int], kinds: Mapping[tuple[str, str, bool], int]
 ) -> Iterable[tuple[str, int]]:
-    explaining = [call for call in calls if match.explained_by(call)]
-    counted = match.kernels.one_per_call and not any(call.coalesced for call in explaining)
-    left = len(explaining) if counted or not explaining else sum(names.values())
+    explaining = 0
+    counted = match.kernels.one_per_call
+    for (operation, seen_by, coalesced), count in kinds.items():
+        if match.explained_by(operation, seen_by):
+            explaining += count
+            counted = counted and not coalesced
+    left = explaining if counted or not explaining else sum(names.values())
     # Which of several names the missing calls had is not known: the last ones are told.
     for name, count in sorted(names.items()):
         if count > left:
@@ -151,8 +160,9 @@ def _patterns() -> tuple[tuple[re.Pattern[str], bool, Match], ...]:
     )
 
 
-@functools.lru_cache(maxsize=4096)
-def _match(function: str) -> Match | None:
+@functools.lru_cache(maxsize=16_384)
+def _match(kernel: str) -> Match | None:
+    function = function_name(kernel)
     last = function.rpartition("::")[2]
     for pattern, whole, match in _patterns():
         if pattern.match(function if whole else last):

@@ -8,6 +8,7 @@ works for every version of torch, whether the graph is kept or not.
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,8 +34,8 @@ def watched_captures() -> Iterator[None]:
     global _watchers  # noqa: PLW0603 - how many are inside, in the whole process
     import torch
 
-    # A torch without CUDA captures nothing, and what stands in for its graphs has no nodes.
-    if torch.version.cuda is None:
+    # A torch without CUDA captures nothing, and what stands in for its graphs tells its own nodes.
+    if torch.version.cuda is None or _is_emulated(torch.cuda.CUDAGraph):
         yield
         return
     watch_class(torch.cuda.CUDAGraph, lambda: torch.cuda.current_stream().cuda_stream)
@@ -71,6 +72,12 @@ def watch_class(graph_class: Any, current_stream: Any, driver: Driver = _core) -
 
         capture_end.__graphguard_looks__ = True  # type: ignore[attr-defined]
         graph_class.capture_end = capture_end
+
+
+def _is_emulated(graph_class: Any) -> bool:  # noqa: ANN401 - torch's, or what stands in for it
+    # There is no emulated graph before its module is loaded.
+    emulated = sys.modules.get("graphguard.graphs.emulated")
+    return emulated is not None and issubclass(graph_class, emulated.EmulatedGraph)
 
 
 def _look(graph: object, current_stream: Any, driver: Driver) -> None:  # noqa: ANN401

@@ -159,6 +159,22 @@ def test_a_torch_without_cuda_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
         assert torch.cuda.CUDAGraph.capture_end is before
 
 
+def test_what_stands_in_for_a_graph_of_torch_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from graphguard.graphs.emulated import EmulatedGraph
+
+    class StandIn(EmulatedGraph):
+        def capture_end(self) -> None: ...
+
+    before = vars(StandIn)["capture_end"]
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", StandIn)
+    with watched_captures():
+        assert graph_nodes._watchers == 0
+        assert vars(StandIn)["capture_end"] is before
+
+
 def test_captures_are_watched_while_anybody_is_inside(
     monkeypatch: pytest.MonkeyPatch, graph_class: type[Any]
 ) -> None:
