@@ -110,6 +110,10 @@ fuzz: $(INSTALLED) ## Fuzz the reader of black boxes for ten minutes; needs clan
 	build/fuzz/graphguard_ring_fuzz -max_total_time=600 -timeout=5 build/fuzz/corpus \
 	  tests/data/ring-corpus
 
+.PHONY: nccl-wheels
+nccl-wheels: $(INSTALLED) ## Fetch NVIDIA's wheels of NCCL (1 GB), which tests look into
+	$(BIN)/python -m tests.native.nccl_wheels
+
 gpu: $(INSTALLED) ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests/gpu
 
@@ -118,5 +122,5 @@ matrix: $(INSTALLED) ## Build and install the package with every supported Pytho
 
 clean: ## Remove what was built, .venv and .venv-vllm included
 	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	rm -f graphguard/*.so
+	rm -rf graphguard/*.so graphguard/lib
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -71,6 +71,7 @@ def rows(run: Run) -> Iterator[Row]:
     yield from _graph_nodes(run)
     yield from _spine(run)
     yield from _rest(run)
+    yield from _nccl_plugin(run)
 
 
 def _checks(run: Run) -> Iterator[Row]:
@@ -202,6 +203,20 @@ def _agreed_replays(run: Run) -> Iterator[Row]:
                 "≤ +1 µs, p99 ≤ +5 µs",
                 beyond <= 1e-6 and ninety_ninth <= 5e-6,
             )
+
+
+def _nccl_plugin(run: Run) -> Iterator[Row]:
+    figures = run.details("test_recorded_collective")["native"]
+    nothing = figures["nothing_ns"]
+    for state in ("idle", "recording"):
+        yield Row(
+            f"a collective told to NCCL's profiler plugin, {state}",
+            f"{figures[f'{state}_ns']:.0f} ns",
+            f"a plugin that does nothing {nothing:.0f} ns",
+            f"{figures[f'{state}_ns'] - nothing:+.0f} ns",
+            "",
+            None,
+        )
 
 
 def _peers(number: int) -> str:

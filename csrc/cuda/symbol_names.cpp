@@ -2,9 +2,7 @@
 
 #include <cxxabi.h>
 #include <dlfcn.h>
-#include <link.h>
 
-#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -35,16 +33,10 @@ std::string readable_name(const char* name) {
 
 std::string name_at(const void* address) {
     Dl_info info{};
-    const ElfW(Sym)* symbol = nullptr;
-    void** const extra = reinterpret_cast<void**>(const_cast<ElfW(Sym)**>(&symbol));
-    if (dladdr1(address, &info, extra, RTLD_DL_SYMENT) == 0) return {};
-    // The symbol is the nearest one below the address; a function that the library keeps to itself
-    // would get the name of its neighbour.
-    if (info.dli_sname != nullptr && symbol != nullptr) {
-        const auto offset = reinterpret_cast<std::uintptr_t>(address) -
-                            reinterpret_cast<std::uintptr_t>(info.dli_saddr);
-        if (offset < symbol->st_size) return readable_name(info.dli_sname);
-    }
+    if (dladdr(address, &info) == 0) return {};
+    // glibc names a symbol only if the address lies within it, so a function that the library keeps
+    // to itself does not get the name of its neighbour.
+    if (info.dli_sname != nullptr) return readable_name(info.dli_sname);
     if (info.dli_fname == nullptr) return {};
     const std::string_view path(info.dli_fname, strnlen(info.dli_fname, kMaxName));
     return "in " + std::string(path.substr(path.rfind('/') + 1));

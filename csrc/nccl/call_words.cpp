@@ -71,6 +71,7 @@ const char* operation_word(const char* nccl_text) noexcept {
 }
 
 const char* dtype_word(const char* nccl_text) noexcept {
+    if (nccl_text != nullptr && std::strcmp(nccl_text, kTextOfUint8) == 0) return "uint8";
     return translate(kDataTypes, nccl_text);
 }
 

@@ -76,6 +76,19 @@ class Library {
     void* handle_;
 };
 
+// For which bits of the mask NCCL starts an event (src/plugin/profiler.cc).
+inline constexpr int kForCollective = nccl::kCollective | nccl::kProxyOperation | nccl::kProxyStep |
+                                      nccl::kKernelChannel | nccl::kNetPlugin;
+inline constexpr int kForPoint = nccl::kPointToPoint | nccl::kProxyOperation | nccl::kProxyStep |
+                                 nccl::kKernelChannel | nccl::kNetPlugin;
+inline constexpr int kForGroup = nccl::kGroup | kForCollective | kForPoint;
+inline constexpr int kForCopyEngine =
+    nccl::kCopyEngineCollective | nccl::kCopyEngineSync | nccl::kCopyEngineBatch;
+inline constexpr int kForCollectiveApi = nccl::kCollectiveApi | kForCollective | kForCopyEngine;
+inline constexpr int kForPointApi = nccl::kPointToPointApi | kForPoint;
+inline constexpr int kForGroupApi =
+    nccl::kGroupApi | nccl::kKernelLaunch | kForCollectiveApi | kForPointApi | kForGroup;
+
 inline std::atomic<int> activation_mask{0};
 
 inline void print_warning(int level, unsigned long, const char*, int, const char* format, ...) {
@@ -175,7 +188,7 @@ class Caller {
             event.collApi.stream = stream;
             event.collApi.graphCaptured = captured;
             if constexpr (kVersion >= 7) event.collApi.userTag = tag;
-            if ((mask_ & 0x7442) != 0) start(comm, &collective_handle_, event);
+            if ((mask_ & kForCollectiveApi) != 0) start(comm, &collective_handle_, event);
             if (collective_handle_ != nullptr) check(comm.table->stopEvent(collective_handle_));
         }
         open_.tasks.push_back({true, function, count, data_type, root, mask(), collective_handle_});
@@ -197,7 +210,7 @@ class Caller {
             event.p2pApi.datatype = data_type;
             event.p2pApi.stream = stream;
             event.p2pApi.graphCaptured = captured;
-            if ((mask_ & 0x4c4) != 0) start(comm, &point_handle_, event);
+            if ((mask_ & kForPointApi) != 0) start(comm, &point_handle_, event);
             if (point_handle_ != nullptr) check(comm.table->stopEvent(point_handle_));
         }
         open_.tasks.push_back({false, function, count, data_type, peer, mask(), point_handle_});
@@ -209,7 +222,7 @@ class Caller {
     // with the handles that the plan has from the last time.
     static void run(const Comm& comm, Plan& plan) {
         const int wanted = plan.tasks.empty() ? 0 : plan.tasks.front().mask;
-        if ((wanted & 0xdf) == 0) return;
+        if ((wanted & kForGroup) == 0) return;
         Event group{};
         group.type = nccl::kGroup;
         group.parentObj = plan.group_api_handle;
@@ -253,7 +266,8 @@ class Caller {
             event.p2p.peer = task.root_or_peer;
             if constexpr (kVersion >= 5) event.p2p.parentGroup = plan.group_handle;
         }
-        if ((task.mask & (task.collective ? 0xda : 0xdc)) != 0) start(comm, &task.handle, event);
+        if ((task.mask & (task.collective ? kForCollective : kForPoint)) != 0)
+            start(comm, &task.handle, event);
     }
 
     [[nodiscard]] int mask() const { return kVersion == 4 ? activation_mask.load() : mask_; }
@@ -261,7 +275,7 @@ class Caller {
     void begin_group(const Comm& comm, bool captured) {
         if constexpr (kVersion >= 5) {
             mask_ = activation_mask.load(std::memory_order_relaxed);
-            if (begun_ || (mask_ & 0x7fdf) == 0) return;
+            if (begun_ || (mask_ & kForGroupApi) == 0) return;
             Event event{};
             event.type = nccl::kGroupApi;
             event.groupApi.graphCaptured = captured;

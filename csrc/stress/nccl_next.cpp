@@ -37,6 +37,7 @@ int communicators = 0;
 int stops = 0;
 int stops_of_strangers = 0;
 int strange_parents = 0;
+int orphans = 0;
 
 bool is_own(const void* handle) {
     for (const auto& event : events) {
@@ -50,7 +51,8 @@ int begin(void** context, int* mask) {
     const std::lock_guard<std::mutex> lock(mutex);
     ++communicators;
     *context = &communicators;
-    *mask = NEXT_MASK;
+    // Atomically, as NVIDIA's example does: other threads of NCCL load it.
+    __atomic_store_n(mask, NEXT_MASK, __ATOMIC_RELAXED);
     return 0;
 }
 
@@ -58,6 +60,8 @@ int start(void* context, void** handle, Event* event) {
     const std::lock_guard<std::mutex> lock(mutex);
     if (context != &communicators) std::abort();
     if (event->parentObj != nullptr && !is_own(event->parentObj)) ++strange_parents;
+    const bool is_task = event->type == kCollective || event->type == kPointToPoint;
+    if (is_task && event->parentObj == nullptr) ++orphans;
     ++starts[event->type];
     events.push_back(std::make_unique<Kept>(Kept{event->type}));
     *handle = events.back().get();
@@ -111,8 +115,8 @@ const ProfilerV7 ncclProfiler_v7 = {"next", init, start, stop, record_state, fin
 
 EXPORT void print_events() {
     const std::lock_guard<std::mutex> lock(mutex);
-    std::printf("next communicators=%d stops=%d strangers=%d parents=%d", communicators, stops,
-                stops_of_strangers, strange_parents);
+    std::printf("next communicators=%d stops=%d strangers=%d parents=%d orphans=%d", communicators,
+                stops, stops_of_strangers, strange_parents, orphans);
     for (const auto& [type, number] : starts) {
         std::printf(" type%llu=%d", static_cast<unsigned long long>(type), number);
     }

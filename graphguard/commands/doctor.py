@@ -18,6 +18,7 @@ import msgspec
 
 from graphguard import environment
 from graphguard.errors import ConfigurationError
+from graphguard.recorders.nccl_coverage import coverage
 from graphguard.reporters import json, table
 from graphguard.version import __version__
 
@@ -169,13 +170,14 @@ def _recording_capabilities(installed: dict[str, str | None]) -> Sequence[Capabi
 def _agreement_capabilities(installed: dict[str, str | None]) -> Sequence[Capability]:
     by_other_means = "NCCL called by other means (pynccl)"
     vllm = Capability("vLLM plugin", Support.NO, "vLLM is not installed")
-    other = Capability(
-        by_other_means, Support.NO, "only what goes through torch.distributed is seen"
-    )
+    nccl = coverage()
+    other = Capability(by_other_means, Support.YES if nccl.whole else Support.NO, nccl.why)
     if installed["vllm"]:
         told = "graphguard doctor --vllm says which parts fit this version"
         vllm = Capability("vLLM plugin", Support.YES, told)
-        other = Capability(by_other_means, Support.PARTLY, "recorded in vLLM's communicators only")
+        if not nccl.whole:
+            why = f"recorded in vLLM's communicators only; {nccl.why}"
+            other = Capability(by_other_means, Support.PARTLY, why)
     return (
         other,
         _with_torch("agreement of ranks", installed, "at capture and at replay, by guard(group=)"),
@@ -257,6 +259,7 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     environment.MODE.name: lambda _value: _problem(environment.mode),
     environment.RING_ENTRIES.name: lambda _value: _problem(environment.ring_entries),
     environment.DIRECTORY.name: _directory_problem,
+    environment.NCCL_PLUGIN.name: lambda _value: _problem(environment.plugin_wanted),
     environment.ON_MISMATCH.name: lambda _value: _problem(_vllm_options),
     environment.PADDED.name: lambda _value: _problem(_vllm_options),
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graphguard import manifest
+from graphguard.communication import communication
 from graphguard.manifest import Manifest
 from graphguard.reporters import json, table
 from graphguard.reporters.printable import printable
@@ -30,16 +31,23 @@ class ShowCommand:
         parser.add_argument(
             "--collectives", action="store_true", help="list the collective calls of each graph"
         )
+        parser.add_argument(
+            "--nodes",
+            action="store_true",
+            help="list the nodes of each CUDA graph, alike ones once",
+        )
 
     def run(self, args: argparse.Namespace) -> int:
         """Print what the manifest holds."""
         shown = manifest.read(args.manifest)
         if args.json:
-            sys.stdout.write(json.document(_document(shown, args.collectives)))
+            sys.stdout.write(json.document(_document(shown, args.collectives, args.nodes)))
             return 0
         sys.stdout.write(_table(shown))
         if args.collectives:
             sys.stdout.writelines(line + "\n" for line in _collectives(shown))
+        if args.nodes:
+            sys.stdout.writelines(line + "\n" for line in _nodes(shown))
         return 0
 
 
@@ -73,7 +81,16 @@ def _collectives(shown: Manifest) -> Iterator[str]:
             yield f"  {position:>5}  {printable(str(call))}"
 
 
-def _document(shown: Manifest, collectives: bool) -> dict[str, Any]:
+def _nodes(shown: Manifest) -> Iterator[str]:
+    for signature in shown.signatures:
+        yield printable(str(signature))
+        for node in signature.graph_nodes:
+            match = communication(node)
+            family = f"  [{match.family.family}]" if match is not None else ""
+            yield f"  {printable(str(node))}{family}"
+
+
+def _document(shown: Manifest, collectives: bool, nodes: bool) -> dict[str, Any]:
     graphs: list[dict[str, Any]] = [
         {
             "key": str(signature.key),
@@ -90,6 +107,9 @@ def _document(shown: Manifest, collectives: bool) -> dict[str, Any]:
     if collectives:
         for graph, signature in zip(graphs, shown.signatures, strict=True):
             graph["calls"] = signature.collectives
+    if nodes:
+        for graph, signature in zip(graphs, shown.signatures, strict=True):
+            graph["nodes"] = signature.graph_nodes
     return {
         "schema": "graphguard.show",
         "version": 1,

@@ -48,7 +48,8 @@ class Driver(Protocol):
         """See ``_core.capture_of``."""
 
 
-_ACTIVE = 1
+CAPTURE_ACTIVE = 1
+"""The status of a stream that is being captured: ``CU_STREAM_CAPTURE_STATUS_ACTIVE``."""
 
 _kept: weakref.WeakKeyDictionary[object, GraphContents] = weakref.WeakKeyDictionary()
 _told = False
@@ -80,7 +81,7 @@ def contents_of_stream(stream: int, driver: Driver = _core) -> GraphContents | N
         driver: Whom to ask.
     """
     capture = driver.capture_of(stream)
-    if capture is None or capture[2] != _ACTIVE:
+    if capture is None or capture[2] != CAPTURE_ACTIVE:
         return None
     return contents_of_handle(capture[1], driver)
 

@@ -8,13 +8,21 @@ works for every version of torch, whether the graph is kept or not.
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from graphguard import _core
-from graphguard.graphs.contents import Driver, contents_of_stream, forget, keep, tell
+from graphguard.graphs.contents import (
+    CAPTURE_ACTIVE,
+    Driver,
+    contents_of_handle,
+    forget,
+    keep,
+    tell,
+)
 
 _lock = threading.Lock()
 _watchers = 0
@@ -26,8 +34,8 @@ def watched_captures() -> Iterator[None]:
     global _watchers  # noqa: PLW0603 - how many are inside, in the whole process
     import torch
 
-    # A torch without CUDA captures nothing, and what stands in for its graphs has no nodes.
-    if torch.version.cuda is None:
+    # A torch without CUDA captures nothing, and what stands in for its graphs tells its own nodes.
+    if torch.version.cuda is None or _is_emulated(torch.cuda.CUDAGraph):
         yield
         return
     watch_class(torch.cuda.CUDAGraph, lambda: torch.cuda.current_stream().cuda_stream)
@@ -66,14 +74,21 @@ def watch_class(graph_class: Any, current_stream: Any, driver: Driver = _core) -
         graph_class.capture_end = capture_end
 
 
+def _is_emulated(graph_class: Any) -> bool:  # noqa: ANN401 - torch's, or what stands in for it
+    # There is no emulated graph before its module is loaded.
+    emulated = sys.modules.get("graphguard.graphs.emulated")
+    return emulated is not None and issubclass(graph_class, emulated.EmulatedGraph)
+
+
 def _look(graph: object, current_stream: Any, driver: Driver) -> None:  # noqa: ANN401
     """Remember what is being captured into a graph, or that it could not be seen."""
     try:
         forget(graph)
-        contents = contents_of_stream(current_stream(), driver)
-        if contents is None:
+        capture = driver.capture_of(current_stream())
+        if capture is None:
             tell("the driver does not say what is being captured")
-        else:
-            keep(graph, contents)
+        elif capture[2] == CAPTURE_ACTIVE:
+            keep(graph, contents_of_handle(capture[1], driver))
+        # Else the capture has failed already, and ending it will say why.
     except Exception as error:  # noqa: BLE001 - the program's capture goes first
         tell(f"{type(error).__name__}: {error}")

@@ -18,6 +18,7 @@ from graphguard.errors import ConfigurationError
 from graphguard.log import logger
 from graphguard.recorders.nccl_log import NcclLog
 
+FILE = "libgraphguard_nccl.so"
 PLUGIN_VARIABLE = "NCCL_PROFILER_PLUGIN"
 NEXT_VARIABLE = environment.NEXT_PLUGIN.name
 
@@ -47,7 +48,7 @@ def library() -> Path:
     Raises:
         ConfigurationError: If it is not, or where NCCL would not find it.
     """
-    path = Path(__file__).parents[1] / "lib" / "libgraphguard_nccl.so"
+    path = Path(__file__).parents[1] / "lib" / FILE
     if not path.is_file():
         raise ConfigurationError(
             f"NCCL's profiler plugin is not installed: there is no {path}",
@@ -112,7 +113,7 @@ def enable_from_environment() -> None:
 
 def loaded() -> ctypes.CDLL | None:
     """Return the plugin, if this process has loaded it: by :func:`enable`, or NCCL has."""
-    path = Path(__file__).parents[1] / "lib" / "libgraphguard_nccl.so"
+    path = Path(__file__).parents[1] / "lib" / FILE
     try:
         return ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
     except OSError:

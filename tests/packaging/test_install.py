@@ -17,10 +17,13 @@ STABLE_ABI = "3.12"
 VERSIONS = sorted({"3.10", "3.11", STABLE_ABI, "3.13", RUNNING}, key=lambda v: int(v.split(".")[1]))
 
 REAL_CHECK = """
+import ctypes
 import sys
 import graphguard
 from graphguard import _core
 from graphguard.batch import BatchDescriptor
+from graphguard.recorders import nccl_plugin
+from graphguard.recorders.nccl_log import NcclLog
 from graphguard.signature import GraphKey, Signature
 from graphguard.table import SignatureTable
 
@@ -30,6 +33,7 @@ table.add(Signature(key, BatchDescriptor.of(16, 2)))
 family = table.family(key)
 print(table.check(family, 16, 2, 32, 0), table.check(family, 15, 2, 30, 0), sep=", ")
 print(table.check(family, 16, 2, 32, 1))
+NcclLog(ctypes.CDLL(str(nccl_plugin.library())))
 print(_core.__file__)
 """
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,13 @@ from graphguard import (
     Reason,
     Session,
     SignatureTable,
+    graphs,
     manifest,
     record,
 )
 from graphguard.graphs.emulated import EmulatedGraph, capture
+from graphguard.nodes import GraphNode, nodes_digest
+from graphguard.recorders.graph_nodes import watch_class
 
 
 def test_a_recording_becomes_a_signature_in_session_and_table(session: Session) -> None:
@@ -38,6 +42,37 @@ def test_a_recording_becomes_a_signature_in_session_and_table(session: Session) 
     assert signature.nodes
     verdict = table.check(table.family(GraphKey("drafter")), 4, 2, 8, 0)
     assert (verdict.reason, verdict.graph) == (Reason.EXACT, 0)
+
+
+def test_a_cuda_graph_is_looked_at_before_its_capture_ends(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The CPU build of torch has no CUDA graphs: class and driver are made up here.
+    class CUDAGraph:
+        def capture_end(self) -> None: ...
+        def replay(self) -> None: ...
+        def reset(self) -> None: ...
+
+    class Driver:
+        def walk_graph(self, graph: int, /) -> tuple[list[Any], int, str]:
+            return [("kernel", "add", (1, 1, 1), (1, 1, 1), 0, (8,), 2)] if graph else [], 0, ""
+
+        def capture_of(self, stream: int, /) -> tuple[int, int, int]:
+            return 42, stream, 1
+
+    watch_class(CUDAGraph, lambda: 4096, Driver())
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", CUDAGraph)
+    graph, unrecorded = CUDAGraph(), CUDAGraph()
+    unrecorded.capture_end()
+    with record("target", BatchDescriptor.of(1, 1), session=session) as recording:
+        graph.capture_end()
+        recording.captured(graph)
+
+    node = GraphNode("kernel", "add", (1, 1, 1), (1, 1, 1), 0, (8,), 2)
+    assert recording.signature.graph_nodes == (node,)
+    assert recording.signature.nodes == nodes_digest([node])
+    assert graphs.graph_nodes_of(unrecorded) == ()
 
 
 def test_piecewise_and_variant_make_the_key(session: Session) -> None:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.json import decode
 
 from graphguard import manifest
 from graphguard.commands import main
+from graphguard.nodes import GraphNode
 
 GOLDEN = Path(__file__).parents[2] / "data" / "manifest-v1.json"
 
@@ -58,6 +60,40 @@ def test_json_lists_calls_where_they_are_asked_for(capsys: pytest.CaptureFixture
         "all_gather",
         "all_reduce",
         "broadcast",
+    ]
+
+
+@pytest.fixture
+def with_nodes(tmp_path: Path) -> Path:
+    nodes = (
+        GraphNode("kernel", "gemm", (8, 1, 1), (128, 1, 1), count=3),
+        GraphNode("kernel", "ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)"),
+    )
+    golden = manifest.read(GOLDEN)
+    signature = msgspec.structs.replace(golden.signatures[0], graph_nodes=nodes)
+    return manifest.write(msgspec.structs.replace(golden, signatures=(signature,)), tmp_path)
+
+
+def test_nodes_are_listed_and_those_that_communicate_marked(
+    with_nodes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", str(with_nodes), "--nodes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("target/full 16x2")
+    assert lines[start + 1 :] == [
+        "  3 × kernel gemm (grid 8x1x1, block 128x1x1)",
+        "  kernel ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)  [NCCL]",
+    ]
+
+
+def test_json_lists_nodes_where_they_are_asked_for(
+    with_nodes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", str(with_nodes), "--json", "--nodes"]) == 0
+    nodes = decode(capsys.readouterr().out)["graphs"][0]["nodes"]
+    assert [(node["kind"], node.get("count", 1)) for node in nodes] == [
+        ("kernel", 3),
+        ("kernel", 1),
     ]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 from graphguard.batch import BatchDescriptor
+from graphguard.graphs.contents import GraphContents, keep
 from graphguard.graphs.emulated import EmulatedGraph, capture
+from graphguard.nodes import GraphNode
 from graphguard.signature import GraphKey, GraphMode
 from graphguard.vllm.captures import Captures, Choice, Piece, piece_of
 from tests.unit.audit.jobs import call
@@ -59,3 +61,15 @@ def test_a_piece_says_what_was_captured() -> None:
     assert [(spec.name, spec.shape) for spec in found.inputs] == [("tokens", (4,))]
     assert [spec.name for spec in found.outputs] == ["output.hidden"]
     assert (found.kind, found.nodes) == ("emulated", graph.nodes)
+
+
+def test_nodes_of_all_pieces_are_counted_together() -> None:
+    captures, wrapper = Captures(), Wrapper()
+    for nodes in ((GraphNode("kernel", "add"),), (GraphNode("empty"), GraphNode("kernel", "add"))):
+        graph = EmulatedGraph()
+        keep(graph, GraphContents(nodes))
+        captures.add(wrapper, CHOICE, piece_of(graph, (), {}, ()))
+
+    signature = captures.signature(CHOICE, PIECEWISE, BatchDescriptor.tokens(32))
+
+    assert signature.graph_nodes == (GraphNode("empty"), GraphNode("kernel", "add", count=2))
