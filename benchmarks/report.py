@@ -72,6 +72,7 @@ def rows(run: Run) -> Iterator[Row]:
     yield from _spine(run)
     yield from _rest(run)
     yield from _nccl_plugin(run)
+    yield from _nccl_interposer(run)
 
 
 def _checks(run: Run) -> Iterator[Row]:
@@ -217,6 +218,21 @@ def _nccl_plugin(run: Run) -> Iterator[Row]:
             "",
             None,
         )
+
+
+def _nccl_interposer(run: Run) -> Iterator[Row]:
+    for driver in ("without a driver", "with a driver"):
+        details = run.details(f"test_call_through_the_interposer[{driver}]")
+        figures, beyond = details["ns_per_call"], details["beyond_direct_ns"]
+        for state, told in (("idle", "nothing is recorded"), ("recorded", "recorded")):
+            yield Row(
+                f"a collective through NCCL's interposer, {told}, {driver}",
+                f"{figures[state]:.0f} ns",
+                f"the same without it {figures['direct']:.0f} ns",
+                f"{beyond[state]:+.0f} ns",
+                "",
+                None,
+            )
 
 
 def _peers(number: int) -> str:

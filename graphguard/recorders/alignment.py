@@ -6,8 +6,10 @@ one call of a program may be several to NCCL. So sequences are aligned, as ``dif
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
+from itertools import islice
 from typing import NamedTuple
 
 MAX_CELLS = 4_000_000
@@ -29,11 +31,13 @@ class Expected(NamedTuple):
 
     Attributes:
         ways: The calls that it may show as, one way or another; the last where nothing tells.
-        part: The operation of any number of calls that it shows as, where the ways do not say.
+        part: The operation of the calls that it shows as, where nobody tells of how many elements.
+        num_parts: How many these may be.
     """
 
     ways: tuple[tuple[Key, ...], ...]
     part: str = ""
+    num_parts: int = 0
 
 
 class _Token(NamedTuple):
@@ -103,14 +107,16 @@ def _take_parts(
     found: list[list[int]],
     taken: set[int],
 ) -> None:
-    """Give calls whose parts cannot be counted what lies between their neighbours' calls."""
+    """Give calls whose parts are not known one by one what lies between their neighbours' calls."""
+    left = Counter(key.operation for place, key in enumerate(seen) if place not in taken)
     begin = 0
     for index, call in enumerate(expected):
-        if call.part and not found[index]:
+        if left[call.part] and not found[index]:
             following = (positions[0] for positions in found[index + 1 :] if positions)
-            for position in range(begin, next(following, len(seen))):
-                if position not in taken and seen[position].operation == call.part:
-                    found[index].append(position)
-                    taken.add(position)
+            gap = range(begin, next(following, len(seen)))
+            parts = (p for p in gap if p not in taken and seen[p].operation == call.part)
+            found[index] += islice(parts, call.num_parts)
+            taken.update(found[index])
+            left[call.part] -= len(found[index])
         if found[index]:
             begin = found[index][-1] + 1

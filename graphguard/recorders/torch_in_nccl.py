@@ -23,7 +23,7 @@ def expected_of(call: CollectiveCall) -> Expected:
     """Return how a call of torch.distributed is to be looked for."""
     if call.operation in _PARTS:
         # NCCL gathers nothing uneven: one call for each rank, of as many elements as that one has.
-        return Expected((), _PARTS[call.operation])
+        return Expected((), _PARTS[call.operation], call.group_size)
     if call.operation == "barrier":
         # An all-reduce of one element, whose type differs between versions of torch.
         words = ("float32", "uint8", "int8")

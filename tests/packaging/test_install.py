@@ -22,7 +22,7 @@ import sys
 import graphguard
 from graphguard import _core
 from graphguard.batch import BatchDescriptor
-from graphguard.recorders import nccl_plugin
+from graphguard.recorders import nccl_interposer, nccl_plugin
 from graphguard.recorders.nccl_log import NcclLog
 from graphguard.signature import GraphKey, Signature
 from graphguard.table import SignatureTable
@@ -34,6 +34,7 @@ family = table.family(key)
 print(table.check(family, 16, 2, 32, 0), table.check(family, 15, 2, 30, 0), sep=", ")
 print(table.check(family, 16, 2, 32, 1))
 NcclLog(ctypes.CDLL(str(nccl_plugin.library())))
+NcclLog(ctypes.CDLL(str(nccl_interposer.library())))
 print(_core.__file__)
 """
 

@@ -262,6 +262,14 @@ def test_what_torch_takes_apart_is_one_call(
     assert merged.disagreements == ()
 
 
+def test_an_uneven_collective_takes_no_more_parts_than_it_has_ranks() -> None:
+    # The last two are the program's own.
+    counts = (5, 7, 1, 2)
+    interposer = numbered([nccl_call(INTERPOSER, "broadcast", n, root=0) for n in counts])
+    merged = merge([torch_call("all_gather_v", 12)], interposer=interposer)
+    assert [call.count for call in merged.calls] == [12, 1, 2]
+
+
 def test_a_collective_of_another_backend_has_no_counterpart_and_is_no_disagreement() -> None:
     gloo = torch_call(count=7, group="cpu[0-1]")
     merged = merge([gloo, torch_call(count=1)], interposer=[nccl_call(INTERPOSER, count=1)])
