@@ -69,6 +69,7 @@ def rows(run: Run) -> Iterator[Row]:
     yield from _agreement(run)
     yield from _agreed_replays(run)
     yield from _graph_nodes(run)
+    yield from _spine(run)
     yield from _rest(run)
     yield from _nccl_plugin(run)
     yield from _nccl_interposer(run)
@@ -259,6 +260,39 @@ def _graph_nodes(run: Run) -> Iterator[Row]:
             "≤ 5 ms",
             seconds <= 5e-3,
         )
+
+
+def _spine(run: Run) -> Iterator[Row]:
+    for adapter, what in (("patched", "methods wrapped"), ("hooked", "torch's hooks")):
+        launch = run.details(f"test_launch[{adapter}]")["median_seconds"]
+        beyond = launch["watched"] - launch["bare"]
+        # Each round is a thousand launches, so that milliseconds are microseconds.
+        yield Row(
+            f"a launch under `install()`, black box on, {what}",
+            f"{launch['watched'] * 1e6:.0f} ns",
+            f"bare {launch['bare'] * 1e6:.0f} ns",
+            f"{beyond * 1e6:+.0f} ns",
+            "≤ +1 µs",
+            beyond <= 1e-3,
+        )
+        empty = run.details(f"test_empty_capture[{adapter}]")["median_seconds"]
+        yield Row(
+            f"a capture of nothing under `install()`, {what}",
+            f"{empty['watched'] * 1e6:.0f} µs",
+            f"bare {empty['bare'] * 1e6:.0f} µs",
+            f"{(empty['watched'] - empty['bare']) * 1e6:+.0f} µs",
+            "",
+            None,
+        )
+    seconds = run.details("test_watched_capture")["median_seconds"]
+    yield Row(
+        "emulated capture under `install()`: 25 operations, 8 of them all-reduces",
+        f"{seconds['recorded'] * 1e3:.2f} ms",
+        f"not recorded {seconds['not recorded'] * 1e3:.2f} ms",
+        f"{seconds['recorded'] / seconds['not recorded']:.2f}",
+        "≤ 1.05",
+        seconds["recorded"] <= 1.05 * seconds["not recorded"],
+    )
 
 
 def _rest(run: Run) -> Iterator[Row]:

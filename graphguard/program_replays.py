@@ -7,6 +7,7 @@ can be run in the place of a graph of which nothing is known.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ class Replays:
         self.refusal: Exception | None = None
         self._program = program
         self._box: BlackBox | None = None
-        self._opened = False
+        self._opened_in = 0
 
     def of_graph(self, watch: GraphWatch) -> GraphReplays:
         """Return what one graph needs for its launches."""
@@ -61,10 +62,11 @@ class Replays:
 
     def box(self) -> BlackBox | None:
         """Return the black box of the process, opened by the first call."""
-        if not self._opened:
+        # A child after a fork has a black box of its own.
+        if self._opened_in != os.getpid():
             from graphguard.blackbox.writer import process_box
 
-            self._opened = True
+            self._opened_in = os.getpid()
             self._box = process_box()
         return self._box
 

@@ -13,11 +13,15 @@ import pytest
 
 import graphguard
 from graphguard import BatchDescriptor, ConfigurationError, Mode, Session, manifest
+from graphguard.blackbox.events import Event
+from graphguard.blackbox.reading import read
 from graphguard.graphs.emulated import EmulatedGraph, capture
 from graphguard.recorders.spine import torch_adapter
 
 CAPTURE = """
 import torch
+from graphguard.blackbox.events import Event
+from graphguard.blackbox.reading import read
 from graphguard.graphs.emulated import EmulatedGraph, capture
 graph = EmulatedGraph()
 with capture(graph):
@@ -90,6 +94,21 @@ def test_a_setting_that_cannot_be_meant_does_not_stop_the_program(
 
     assert done.stdout.strip() == "runs"
     assert "graphguard is not installed" in done.stderr
+
+
+def test_a_forked_child_has_a_black_box_of_its_own(tmp_path: Path) -> None:
+    fork = "import os\nchild = os.fork()\n"
+    wait = "\nif child:\n    raise SystemExit(os.waitpid(child, 0)[1])\n"
+    done = run(
+        f"import graphguard{CAPTURE}graph.replay()\n{fork}{CAPTURE}graph.replay(){wait}",
+        GRAPHGUARD_INSTALL="1",
+        GRAPHGUARD_DIR=str(tmp_path),
+    )
+
+    assert done.returncode == 0, done.stderr
+    rings = [read(path) for path in tmp_path.glob("blackbox.rank0*.ring")]
+    captures = [[r.event for r in ring.records].count(Event.CAPTURE) for ring in rings]
+    assert sorted(captures) == [1, 2]
 
 
 def test_installed_again_it_is_the_same() -> None:

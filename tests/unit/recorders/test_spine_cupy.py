@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
 import graphguard
-from graphguard import BatchDescriptor, Captured, NestedCapture, Session, guard
+from graphguard import BatchDescriptor, Captured, NestedCapture, Session, _core, guard
 from tests.unit.graphs.stand_in_cupy import BaseStream, Graph, stand_in_cupy
 from tests.unit.recorders.graph_libraries import Library
 from tests.unit.recorders.spine_behaviour import *  # noqa: F403
@@ -113,4 +114,36 @@ def test_calls_on_communicators_of_cupy_are_in_the_signature(
     (call,) = session.signatures[0].collectives
     assert str(call).startswith("all_gather(128 float32) on cupy:")
     assert (call.group_rank, call.group_size, call.seen_by) == (1, 2, "cupy")
+    assert graph is not None
+
+
+@pytest.mark.parametrize("by_itself", [True, False], ids=["by itself", "by graphguard"])
+def test_a_graph_is_looked_into_before_its_capture_ends(
+    library: Library, install: Install, session: Session, by_itself: bool
+) -> None:
+    """Afterwards cupy has it no more. The driver is a stand-in's here: it knows one capture."""
+    install()
+    stream = BaseStream()
+    asked: list[int] = []
+
+    def capture_of(handle: int) -> tuple[int, int, int]:
+        assert stream.is_capturing()
+        asked.append(handle)
+        return 1, 0xC0DE, 1
+
+    kernel = ("kernel", "add", (1, 1, 1), (64, 1, 1), 0, (8,), 1)
+    with (
+        mock.patch.object(_core, "capture_of", capture_of),
+        mock.patch.object(_core, "walk_graph", return_value=([kernel], 0, "")),
+    ):
+        if by_itself:
+            stream.begin_capture()
+            graph: Any = stream.end_capture()
+        else:
+            graph = library.new()
+            with graphguard.capture(graph, stream=stream):
+                pass
+
+    assert asked == [stream.ptr]
+    assert [node.name for node in session.signatures[0].graph_nodes] == ["add"]
     assert graph is not None

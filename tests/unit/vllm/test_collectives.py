@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from graphguard.errors import NestedCapture
+from graphguard.recorders import own_captures
 from graphguard.vllm import communicator_calls as calls_of
 from graphguard.vllm import communicator_wrappers as wrappers
 from graphguard.vllm import transports
@@ -310,3 +311,13 @@ def test_transports_are_told_in_order() -> None:
         group.wire.disabled = True
         group.all_reduce(HALF)
     assert transports_of(recorder.calls) == ("radio", "unseen")
+
+
+def test_what_is_recorded_here_is_left_alone_by_what_records_every_graph() -> None:
+    assert not own_captures.claimed()
+    with CommunicatorRecorder():
+        assert own_captures.claimed()
+        with CommunicatorRecorder():
+            pass
+        assert own_captures.claimed()
+    assert not own_captures.claimed()
