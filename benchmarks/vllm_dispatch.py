@@ -16,12 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from graphguard import _core
 from graphguard.agreement.group import Agreement
 from graphguard.agreement.store import GroupMembers
 from graphguard.blackbox.writer import process_box
@@ -56,15 +56,25 @@ class Ranks:
             return lambda: self.steps[rank].guard.seal([agreements[rank]], process_box())
 
         assert all_at_once([sealing(rank) for rank in range(2)]) == [None, None]
-        self._computed = np.full(64, 100, dtype=np.int32)
-        self._prompts = np.full(64, 10, dtype=np.int32)
+        arrays = SimpleNamespace(
+            num_computed_tokens_cpu=np.full(64, 100, dtype=np.int32),
+            num_prompt_tokens=np.full(64, 10, dtype=np.int32),
+        )
+        for steps in self.steps:
+            steps.read_phases_of(arrays)
+
+    def dispatch(self, rank: int, reqs: int, query_len: int, arguments: dict[str, Any]) -> None:
+        """Do what vLLM does by itself."""
+        del rank, reqs, query_len
+        self.dispatcher.dispatch(**arguments)
 
     def step(self, rank: int, reqs: int, query_len: int, arguments: dict[str, Any]) -> None:
         """Do what the hooks do in a step of one rank."""
         steps: StepsV1 = self.steps[rank]
-        phase = _core.phase_of(self._computed, self._prompts, reqs)
-        steps.pending = steps.batch(reqs, query_len, reqs * query_len, phase)
-        steps.dispatch(self.dispatcher.dispatch, (), arguments)
+        sizes = reqs, query_len, reqs * query_len, steps.phase(reqs)
+        dispatch = self.dispatcher.dispatch
+        # Nothing is dispatched again here: all steps fit.
+        steps.dispatched(sizes, dispatch(**arguments), dispatch)
         steps.guard.launching()
         steps.guard.launched()
 
@@ -106,10 +116,10 @@ def _times(
 ) -> tuple[list[int], list[int]]:
     """Time vLLM's dispatch and a guarded step in turn."""
     bare, guarded = [], []
-    dispatch, clock = ranks.dispatcher.dispatch, time.perf_counter_ns
+    clock = time.perf_counter_ns
     for number in range(STEPS + 200):
         began = clock()
-        dispatch(**arguments)
+        ranks.dispatch(0, reqs, query_len, arguments)
         between = clock()
         ranks.step(1, reqs, query_len, arguments)
         other = clock()

@@ -27,6 +27,74 @@ def phase_of(computed: object, prompts: object, num_reqs: int, /) -> int:
         IndexError: If they are shorter.
     """
 
+class Phases:
+    """The phase of batches whose requests are counted in arrays that stay where they are.
+
+    Args:
+        computed: As in :func:`phase_of`.
+        prompts: As there.
+    """
+
+    def __init__(self, computed: object, prompts: object, /) -> None: ...
+    def of(self, num_reqs: int, /) -> int:
+        """Return the phase of the batch of that many requests, as the arrays are now."""
+
+class Launches:
+    """Marks where an engine's launches begin and end, and counts how long they take to return.
+
+    Args:
+        shift: The shortest are under 2 to the power of this, in nanoseconds.
+        buckets: How many powers of two are counted apart.
+
+    Attributes:
+        replays: Whether the next launch is a replay; eager otherwise.
+    """
+
+    def __init__(self, shift: int, buckets: int, /) -> None: ...
+    replays: bool
+    def write_to(self, ring: BlackBox | None, /) -> None:
+        """Write the marks into a black box, or into none."""
+
+    def begin(self) -> None:
+        """Note that a launch begins."""
+
+    def end(self) -> None:
+        """Note that it has returned."""
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a launch has begun and not returned."""
+
+    @property
+    def began(self) -> int:
+        """When the last one began, in nanoseconds of the monotonic clock; 0 before the first."""
+
+    @property
+    def nanoseconds(self) -> int:
+        """How long all of them took together."""
+
+    @property
+    def counts(self) -> list[int]:
+        """How many took how long, by powers of two."""
+
+class Steps:
+    """Checks and publishes steps that fit the graph chosen for them, in one call each."""
+
+    def __init__(self, table: SignatureTable, ledger: Ledger, launches: Launches, /) -> None: ...
+    def set_replay(self, graph: int, launch: int, /) -> None:
+        """Set what the ledger calls the replay of a graph."""
+
+    def take(
+        self, graph: int, num_reqs: int, query_len: int, num_tokens: int, phase: int, /
+    ) -> Verdict | None:
+        """Return the verdict of a step that was published and is to be launched, else None."""
+
+    def last(self) -> tuple[Verdict | None, int]:
+        """Return the verdict of the last step that was not finished, and the ledger's answer.
+
+        The answer is -1 where the step was not published.
+        """
+
 class SignatureTable:
     """Recorded graphs, and the check of a batch against them."""
 

@@ -147,7 +147,7 @@ class AgreedSteps:
             )
             if self.ring is not None:
                 self.ring.mark(Event.VOTE)
-        return verdict if status == 0 else self._resolve(status, verdict, batch, inputs)
+        return verdict if status == 0 else self.resolve(status, verdict, batch, inputs)
 
     def observe(self, graph: int | None, reason: Reason, batch: BatchDescriptor) -> None:
         """Publish what the program is about to do, and report what the others do instead."""
@@ -156,7 +156,7 @@ class AgreedSteps:
             launch, reason, batch.num_reqs, batch.query_len, batch.num_tokens, batch.phase
         )
         if status:
-            self._report_observed(status)
+            self.report(status)
 
     def refuse(self, kind: DivergenceKind, why: str) -> None:
         """Tell all ranks that this one does not launch what it has published last.
@@ -173,6 +173,11 @@ class AgreedSteps:
     def step(self) -> int:
         """The step of the group that this rank has published last."""
         return self._native.step()
+
+    @property
+    def replays(self) -> Sequence[int]:
+        """What the ledger calls the replay of each graph, by graph id."""
+        return self._replays
 
     def announce(self, kind: NoticeKind, graph: int | None = None) -> int | None:
         """Announce something to all ranks; return the step from which it holds, or None."""
@@ -200,9 +205,15 @@ class AgreedSteps:
         shared = self._graphs.signatures[graph].shared_digest
         return halves(self.agreement.group_digests.get(shared, shared))
 
-    def _resolve(
+    def resolve(
         self, status: int, verdict: Verdict, batch: BatchDescriptor, inputs: Inputs
     ) -> Verdict:
+        """Return the verdict that holds after what the ledger has answered to a proposal.
+
+        Raises:
+            RanksDiverged: If this rank cannot do what the others do.
+            LedgerError: If the ledger cannot be trusted.
+        """
         if status & (_core.DISOWNED | _core.STOPPED | _core.TROUBLE_TOLD):
             self._raise_if_over(status, verdict)
         if status & _core.NOTICES_DUE:
@@ -344,7 +355,7 @@ class AgreedSteps:
             "what each did before",
         )
 
-    def _report_observed(self, status: int) -> None:
+    def report(self, status: int) -> None:
         """Tell what was seen. In observe that is all."""
         native, name = self._native, self.agreement.name
         if status & _core.DISOWNED:

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "python/bound_launches.h"
 #include "python/bound_ledger.h"
 #include "python/bound_phase.h"
 #include "python/bound_ring.h"
@@ -23,5 +24,6 @@ NB_MODULE(_core, m) {
     graphguard::bind_table(m);
     graphguard::bind_ring(m);
     graphguard::bind_ledger(m);
+    graphguard::bind_launches(m);
     graphguard::bind_phase(m);
 }

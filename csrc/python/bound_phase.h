@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include "core/phase.h"
 
@@ -25,7 +26,25 @@ inline std::uint8_t bound_phase_of(const TokenCounts& computed, const TokenCount
         phase_of(std::span(computed.data(), num_reqs), std::span(prompts.data(), num_reqs)));
 }
 
+// The arrays of an engine that are asked of in every step, taken once.
+class BoundPhases {
+  public:
+    BoundPhases(TokenCounts computed, TokenCounts prompts)
+        : computed_(std::move(computed)), prompts_(std::move(prompts)) {}
+
+    [[nodiscard]] std::uint8_t of(std::size_t num_reqs) const {
+        return bound_phase_of(computed_, prompts_, num_reqs);
+    }
+
+  private:
+    TokenCounts computed_;
+    TokenCounts prompts_;
+};
+
 inline void bind_phase(nb::module_& m) {
+    nb::class_<BoundPhases>(m, "Phases")
+        .def(nb::init<TokenCounts, TokenCounts>(), nb::arg().noconvert(), nb::arg().noconvert())
+        .def("of", &BoundPhases::of);
     m.def("phase_of", &bound_phase_of, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg());
 }
 

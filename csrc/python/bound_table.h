@@ -111,9 +111,14 @@ class BoundTable {
 
     nb::object check_graph(std::uint32_t graph, std::uint32_t num_reqs, std::uint32_t query_len,
                            std::uint32_t num_tokens, std::uint8_t phase) {
+        return check_known(graph, make_batch(num_reqs, query_len, num_tokens, phase)).second;
+    }
+
+    // The same, with what the verdict says.
+    std::pair<Verdict, nb::object> check_known(std::uint32_t graph, const Batch& batch) {
         require(graph);
-        return counted(
-            table_.check_graph(graph, make_batch(num_reqs, query_len, num_tokens, phase)));
+        const Verdict verdict = table_.check_graph(graph, batch);
+        return {verdict, counted(verdict)};
     }
 
     std::pair<std::uint8_t, std::uint32_t> check_inputs(std::uint32_t graph,

@@ -22,6 +22,7 @@ from graphguard.log import logger
 from graphguard.signature import GraphKey, Signature
 
 if TYPE_CHECKING:
+    from graphguard._core import Launches
     from graphguard.agreement.store import GroupMembers, Store
     from graphguard.agreement.watcher import Watcher
 
@@ -54,8 +55,8 @@ class Agreement:
         names: What the digests in the ledger stand for.
         group_digests: For a shared digest of this rank, the one by which all ranks know the graph;
             they differ where ranks rightly use other communicators besides.
-        launching: Whether an engine that launches by itself is in a launch right now. For guards
-            the threads' stacks say it.
+        launches: Of engines that launch by themselves, whether they are in a launch right now. For
+            guards the threads' stacks say it.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Agreement:
         self.num_divergences = 0
         self.names = Names()
         self.group_digests: dict[str, str] = {}
-        self.launching = False
+        self.launches: list[Launches] = []
         self._store = store
         self._group = group
         self._seconds = environment.agree_seconds(mode) if seconds is None else seconds
@@ -97,6 +98,14 @@ class Agreement:
     def ledger(self) -> LocalLedger | None:
         """The ledger of this node, or None before :meth:`join` or where there is none."""
         return self._ledger
+
+    @property
+    def remote_ranks(self) -> tuple[int, ...]:
+        """The global ranks of other nodes, which have a ledger of their own."""
+        if self._ledger is None:
+            return ()
+        here = {self._group.ranks[rank] for rank in self._ledger.ranks}
+        return tuple(rank for rank in self._group.ranks if rank not in here)
 
     @property
     def stopped_by(self) -> Divergence | None:

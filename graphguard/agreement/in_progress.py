@@ -1,7 +1,7 @@
 """Whether this process is in a launch right now, seen from another thread.
 
 Nothing is written down for it in a guard's step: the threads' stacks say it. Where an engine
-launches by itself, its integration says so in ``Agreement.launching``. A launch of a CUDA graph
+launches by itself, its integration says so in ``Agreement.launches``. A launch of a CUDA graph
 returns at once and is not seen here, however long the device takes.
 """
 
@@ -20,7 +20,7 @@ _LAUNCHING, _DECIDING = "graphguard.launching", "graphguard.enforced_steps"
 
 def in_launch(agreement: Agreement) -> bool:
     """Whether a thread of this process is in a launch that was agreed on by these ranks."""
-    if agreement.launching:
+    if any(launches.in_flight for launches in agreement.launches):
         return True
     return any(_launches(frame, agreement) for frame in sys._current_frames().values())
 

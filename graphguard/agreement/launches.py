@@ -180,7 +180,9 @@ class Names:
                 graph = f"a graph unknown here ({launch.digest[0]:016x}) of {self._key(launch)}"
             batch = "" if graph.endswith(f" {launch.batch_text}") else f" for {launch.batch_text}"
             return f"{noun} of {graph}{batch}"
-        return f"{noun} of {self._key(launch)} {launch.batch_text} ({launch.reason})"
+        # Where it does not matter for which batch, none is published.
+        batch = f" {launch.batch_text}" if any(launch.shape[:3]) else ""
+        return f"{noun} of {self._key(launch)}{batch} ({launch.reason})"
 
     def _key(self, launch: Launch) -> str:
         return self._keys.get(launch.key, f"a role unknown here ({launch.key:016x})")

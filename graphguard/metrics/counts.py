@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from time import monotonic_ns
+from typing import TYPE_CHECKING
 
 from graphguard.log import logger
 from graphguard.metrics.samples import (
@@ -24,6 +25,9 @@ from graphguard.metrics.samples import (
 )
 from graphguard.session import process_rank
 from graphguard.verdict import Action, Reason, Verdict
+
+if TYPE_CHECKING:
+    from graphguard._core import Launches
 
 _OTHER = "other"
 SAMPLED_EVERY = 256
@@ -56,7 +60,7 @@ class RoleCounts:
     They are not locked: two threads that run steps of one role at once may lose a count.
     """
 
-    __slots__ = ("_began", "_in_flight", "_rows", "_steps", "sources")
+    __slots__ = ("_began", "_in_flight", "_rows", "_steps", "launches", "sources")
 
     def __init__(self) -> None:
         self.reset()
@@ -64,6 +68,7 @@ class RoleCounts:
     def reset(self) -> None:
         """Begin again at 0, without sources."""
         self.sources: list[Callable[[], Mapping[Verdict, int]]] = []
+        self.launches: list[Launches] = []
         self._rows = [[0] * len(Reason) for _ in Action]
         self._steps = _Histogram(STEP_SHIFT, STEP_BUCKETS)
         self._in_flight = 0
@@ -100,10 +105,18 @@ class RoleCounts:
         return RoleSamples(
             role,
             tuple((*key, count) for key, count in checks.items() if count > 0),
-            self._in_flight,
-            self._began,
-            self._steps.durations(),
+            self._in_flight + sum(launches.in_flight for launches in self.launches),
+            max(self._began, *(launches.began for launches in self.launches), 0),
+            self._durations(),
         )
+
+    def _durations(self) -> Durations:
+        """Return how long launches took, with those that are marked in native code."""
+        counts, nanoseconds = self._steps.counts, self._steps.nanoseconds
+        for launches in self.launches:
+            counts = [one + other for one, other in zip(counts, launches.counts, strict=True)]
+            nanoseconds += launches.nanoseconds
+        return Durations(tuple(counts), nanoseconds)
 
 
 class Metrics:
@@ -163,6 +176,15 @@ class Metrics:
                 thread, about once a second.
         """
         self.role(role).sources.append(source)
+
+    def watch_launches(self, role: str, launches: Launches) -> None:
+        """Count the launches that are marked in native code, at no cost to a step.
+
+        Args:
+            role: Whose launches they are.
+            launches: Their marks, with the buckets of :data:`STEP_SHIFT` and :data:`STEP_BUCKETS`.
+        """
+        self.role(role).launches.append(launches)
 
     def step(self, role: str) -> None:
         """Say that a step of a role begins that launches no graph."""

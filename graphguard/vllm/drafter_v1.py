@@ -92,11 +92,10 @@ def _pending(worker: WorkerGuard, num_tokens: int) -> Any:  # noqa: ANN401 - a d
     The first pass takes every query token of the target's step, or one more for each request;
     every further one takes one token a request.
     """
-    steps, batch = worker.drafter, worker.batch
-    if steps is None or batch is None:
+    batch = worker.batch
+    if batch is None:
         return None
     if not worker.first_pass:
-        return steps.batch(num_tokens, 1, num_tokens, 0)
-    if num_tokens == batch.num_tokens:
-        return batch
-    return steps.batch(batch.num_reqs, num_tokens, num_tokens, int(batch.phase))
+        return num_tokens, 1, num_tokens, 0
+    num_reqs, _, target_tokens, phase = batch
+    return batch if num_tokens == target_tokens else (num_reqs, num_tokens, num_tokens, phase)

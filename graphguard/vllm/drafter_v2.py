@@ -160,7 +160,8 @@ def _batch(
     the target ran.
     """
     if name != DECODE:
-        return worker.batch
+        batch: BatchDescriptor | None = worker.batch
+        return batch
     return steps.batch(request.num_reqs, 1, request.num_reqs, 0)
 
 

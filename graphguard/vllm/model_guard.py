@@ -7,15 +7,17 @@ what vLLM has chosen for a step; it says what should be done, in agreement with 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from graphguard import _core
 from graphguard.batch import BatchDescriptor
 from graphguard.decisions import process_decisions
 from graphguard.environment import Mode
 from graphguard.errors import PaddingMismatch
 from graphguard.log import logger
 from graphguard.metrics import process_metrics
+from graphguard.metrics.samples import STEP_BUCKETS, STEP_SHIFT
 from graphguard.session import Session, process_rank
 from graphguard.signature import GraphKey, Signature
 from graphguard.table import SignatureTable
@@ -27,14 +29,15 @@ if TYPE_CHECKING:
     from graphguard.agreement.group import Agreement
     from graphguard.blackbox.writer import BlackBox
     from graphguard.decisions import DecisionLog
-    from graphguard.metrics import RoleCounts
     from graphguard.vllm.padding import PaddingFinding
 
 _PAD = Action.PAD
 _NO_GROUP = 0xFFFF
-# Events of graphguard.blackbox.events, which is not loaded before there is a black box.
-_REPLAY_BEGIN, _EAGER_BEGIN = 4, 6
+# A flag of graphguard.blackbox.events, which is not loaded before there is a black box.
 _ENFORCE = 2
+
+Take = Callable[[int, int, int, int, int], Verdict | None]
+"""``take`` of :class:`graphguard._core.Steps`: a graph, requests, query length, tokens, phase."""
 
 _steps = itertools.count(1)
 
@@ -53,6 +56,10 @@ class ModelGuard:
         choices: What vLLM calls each graph, by graph id.
         last_verdict: What was decided about the last step, or None before the first.
         quarantined: Graphs that no rank uses.
+        launching: Notes that a launch begins.
+        launched: Notes that it has returned.
+        take: Checks and publishes a step in one call, which returns the verdict of one that is to
+            be launched; None where that takes more than one call. See :meth:`unfinished`.
     """
 
     def __init__(self, role: str, mode: Mode, session: Session) -> None:
@@ -73,17 +80,19 @@ class ModelGuard:
         self._agreements: list[Agreement] = []
         self._ring: Ring | None = None
         self._role_name = 0
-        self._begun = _EAGER_BEGIN
-        self._replays = False
+        self._launches = _core.Launches(STEP_SHIFT, STEP_BUCKETS)
+        self.launching: Callable[[], None] = self._launches.begin
+        self.launched: Callable[[], None] = self._launches.end
+        self.take: Take | None = None
+        self._steps: _core.Steps | None = None
         self._said: set[str] = set()
         self._replaced: list[int] = []
         self._left_out: list[AgreedSteps] = []
         self._decisions = process_decisions()
-        self._counts: RoleCounts | None = None
         metrics = process_metrics()
         if metrics is not None:
-            self._counts = metrics.role(role)
             metrics.watch(role, self._verdicts)
+            metrics.watch_launches(role, self._launches)
 
     @property
     def agreements(self) -> Sequence[Agreement]:
@@ -141,6 +150,11 @@ class ModelGuard:
         self._agreements = [steps.agreement for steps in agreed]
         if agreed and agreed[0].ring is not None:
             self._ring = agreed[0].ring
+            self._launches.write_to(self._ring)
+        for agreement in self._agreements:
+            if self._launches not in agreement.launches:
+                agreement.launches.append(self._launches)
+        self._take_directly()
 
     def check(self, graph: int | None, batch: BatchDescriptor) -> Verdict:
         """Say whether the graph that vLLM has chosen fits a batch; None stands for no graph."""
@@ -170,8 +184,43 @@ class ModelGuard:
                 verdict = steps.decide(verdict, batch, None)
         else:
             self._observe(verdict, graph, batch, self._agreed)
+        return self._decided(verdict, graph, batch)
+
+    def unfinished(self) -> tuple[Verdict | None, int]:
+        """Return the verdict that :attr:`take` did not return, and what the ledger has answered.
+
+        The answer is -1 where the batch does not fit the graph, and nothing was published.
+        """
+        return (None, -1) if self._steps is None else self._steps.last()
+
+    def resolve(
+        self, verdict: Verdict, answer: int, graph: int | None, batch: BatchDescriptor
+    ) -> Verdict:
+        """Return what holds for all ranks after a step was published, as :meth:`agree` does.
+
+        Args:
+            verdict: What was found of the batch.
+            answer: What the ledger has answered.
+            graph: The graph that was published.
+            batch: What the step runs.
+
+        Raises:
+            RanksDiverged: When enforcing, if this rank cannot do what the others do.
+            LedgerError: When enforcing, if the ledger cannot be trusted.
+        """
+        (steps,) = self._agreed
+        if self.enforces:
+            verdict = steps.resolve(answer, verdict, batch, None)
+        else:
+            try:
+                steps.report(answer)
+            except Exception as error:  # noqa: BLE001 - nothing of this may reach the engine
+                self._not_compared(batch, error)
+        return self._decided(verdict, graph, batch)
+
+    def _decided(self, verdict: Verdict, graph: int | None, batch: BatchDescriptor) -> Verdict:
         self.last_verdict = verdict
-        self._replays = verdict.action <= _PAD
+        self._launches.replays = verdict.action <= _PAD
         if self._decisions is not None and verdict.reason is not Reason.EXACT:
             self._write_decision(self._decisions, verdict, graph, batch)
         return verdict
@@ -188,26 +237,6 @@ class ModelGuard:
                 steps.decide(verdict, batch, None)
             else:
                 self._observe(verdict, None, batch, [steps])
-
-    def launching(self) -> None:
-        """Note that the launch begins."""
-        for agreement in self._agreements:
-            agreement.launching = True
-        if (counts := self._counts) is not None:
-            counts.replay_begin()
-        if self._ring is not None:
-            self._begun = _REPLAY_BEGIN if self._replays else _EAGER_BEGIN
-            self._ring.mark(self._begun)
-
-    def launched(self) -> None:
-        """Note that the launch has returned."""
-        if self._ring is not None:
-            # An end has the number after its beginning.
-            self._ring.mark(self._begun + 1)
-        if (counts := self._counts) is not None:
-            counts.replay_end()
-        for agreement in self._agreements:
-            agreement.launching = False
 
     def say_once(self, topic: str, message: str) -> None:
         """Log a warning, the first time for its topic."""
@@ -265,7 +294,22 @@ class ModelGuard:
             for steps in agreed:
                 steps.observe(graph, verdict.reason, batch)
         except Exception as error:  # noqa: BLE001 - nothing of this may reach the engine
-            self.say_once("ledger", f"{self.key} {batch}: ranks are not compared: {error}")
+            self._not_compared(batch, error)
+
+    def _not_compared(self, batch: BatchDescriptor, error: Exception) -> None:
+        self.say_once("ledger", f"{self.key} {batch}: ranks are not compared: {error}")
+
+    def _take_directly(self) -> None:
+        """Let a step be taken in one call, where one group compares it and no log is kept."""
+        self._steps = self.take = None
+        if len(self._agreed) != 1 or self._decisions is not None:
+            return
+        (agreed,) = self._agreed
+        assert agreed.agreement.ledger is not None  # noqa: S101 - its steps are compared
+        self._steps = _core.Steps(self._table, agreed.agreement.ledger.native, self._launches)
+        for graph, launch in enumerate(agreed.replays):
+            self._steps.set_replay(graph, launch)
+        self.take = self._steps.take
 
     def _join(self, agreement: Agreement, box: BlackBox | None, *, first: bool) -> AgreedSteps:
         from graphguard.agreed_steps import AgreedSteps
@@ -316,6 +360,7 @@ class ModelGuard:
         if box is not None and self._ring is None:
             self._role_name = box.name(self.key.label)
             self._ring = box.ring.another()
+            self._launches.write_to(self._ring)
 
     def _record_alone(self, verdict: Verdict, graph: int | None, batch: BatchDescriptor) -> None:
         assert self._ring is not None  # noqa: S101 - the caller has asked

@@ -75,7 +75,7 @@ def _expose_metrics() -> None:
 
 def _arm_target_v1() -> None:
     def install() -> None:
-        from graphguard.vllm import drafter_v1, runner_v1, uniform_graphs
+        from graphguard.vllm import data_parallel_v1, drafter_v1, runner_v1, uniform_graphs
         from graphguard.vllm.worker_guard import worker_guard
 
         if environment.uniform_graphs_wanted() and (reasons := uniform_graphs.install()):
@@ -85,39 +85,43 @@ def _arm_target_v1() -> None:
         # The proposer is imported while the runner still is, so not with its other hooks.
         drafter_v1.install_in_runner()
         worker_guard().cover(runner_v1.take_captures, RUNNER_V1)
+        _arm_data_parallel(data_parallel_v1.install)
 
     _arm(("v1-target", "collectives"), install)
 
 
 def _arm_drafter_v1() -> None:
     def install() -> None:
-        from graphguard.vllm import drafter_v1
+        from graphguard.vllm import data_parallel_v1, drafter_v1
         from graphguard.vllm.worker_guard import worker_guard
 
         drafter_v1.install()
         worker_guard().cover(drafter_v1.take_captures, RUNNER_V1)
+        _arm_data_parallel(data_parallel_v1.install_in_proposer)
 
     _arm(("v1-drafter",), install)
 
 
 def _arm_target_v2() -> None:
     def install() -> None:
-        from graphguard.vllm import runner_v2
+        from graphguard.vllm import data_parallel_v2, runner_v2
         from graphguard.vllm.worker_guard import worker_guard
 
         runner_v2.install()
         worker_guard().cover(runner_v2.take_captures, RUNNER_V2)
+        _arm_data_parallel(data_parallel_v2.install)
 
     _arm(("v2-target", "collectives"), install)
 
 
 def _arm_drafter_v2() -> None:
     def install() -> None:
-        from graphguard.vllm import drafter_v2
+        from graphguard.vllm import data_parallel_v2, drafter_v2
         from graphguard.vllm.worker_guard import worker_guard
 
         drafter_v2.install()
         worker_guard().cover(drafter_v2.take_captures, RUNNER_V2)
+        _arm_data_parallel(data_parallel_v2.install_in_speculators)
 
     # What its first pass runs is what the target ran.
     _arm(("v2-drafter", "v2-target"), install)
@@ -139,6 +143,11 @@ def _arm_workers() -> None:
         workers.install()
 
     _arm(("capture",), install)
+
+
+def _arm_data_parallel(install: Callable[[], None]) -> None:
+    """Put a hook in place above those of a runner: it sees what the runner launches in the end."""
+    _arm(("data-parallel",), install)
 
 
 def _arm(parts: tuple[str, ...], install: Callable[[], None]) -> None:

@@ -63,7 +63,7 @@ def recapture(runner: Any, worker: WorkerGuard, role: str, graph: int) -> str:  
         raise
     old = steps.guard.signatures[graph]
     steps.guard.replace(graph, captures.signature(choice, old.key, old.batch))
-    worker.seal(runner)
+    worker.seal(runner, everywhere=True)
     return str(steps.guard.signatures[graph])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphguard import _core
 from graphguard.vllm import capturing
 from graphguard.vllm.patches import Function, wrap
 from graphguard.vllm.worker_guard import WorkerGuard, worker_guard
@@ -61,7 +60,6 @@ def _execute_model(original: Function) -> Function:
 
 
 def _determine(original: Function) -> Function:
-    phase_of = _core.phase_of
     worker = worker_guard()
 
     def determine(
@@ -76,10 +74,13 @@ def _determine(original: Function) -> Function:
         steps = worker.target
         if worker.in_step and steps is not None:
             try:
-                batch = self.input_batch
-                phase = phase_of(batch.num_computed_tokens_cpu, batch.num_prompt_tokens, num_reqs)
-                steps.pending = worker.batch = steps.batch(
-                    num_reqs, max_num_scheduled_tokens, num_tokens, phase
+                if steps.input_batch is not self.input_batch:
+                    steps.read_phases_of(self.input_batch)
+                steps.pending = worker.batch = (
+                    num_reqs,
+                    max_num_scheduled_tokens,
+                    num_tokens,
+                    steps.phase(num_reqs),
                 )
             except Exception as error:  # noqa: BLE001 - the step runs as it would without us
                 steps.pending = None
@@ -102,7 +103,12 @@ def _dispatch(original: Function) -> Function:
         steps = self.__dict__.get(ATTRIBUTE)
         if steps is None or steps.pending is None:
             return original(self, *args, **kwargs)
-        return steps.dispatch(original.__get__(self), args, kwargs)
+        sizes, steps.pending = steps.pending, None
+
+        def again(**modes: Any) -> Any:  # noqa: ANN401
+            return original(self, *args, **(kwargs | modes))
+
+        return steps.dispatched(sizes, original(self, *args, **kwargs), again)
 
     return dispatch
 

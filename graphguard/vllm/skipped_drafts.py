@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphguard.batch import BatchDescriptor
 from graphguard.vllm.patches import Function, wrap
 from graphguard.vllm.worker_guard import worker_guard
 
@@ -24,8 +25,10 @@ def _sample_tokens(original: Function) -> Function:
             return original(self, *args, **kwargs)
         worker.drafted = False
         result = original(self, *args, **kwargs)
-        if not worker.drafted and worker.batch is not None:
-            steps.guard.leave_out(worker.batch)
+        if not worker.drafted and (batch := worker.batch) is not None:
+            # The hooks of the V1 runner keep its sizes: making a descriptor takes longer.
+            batch = batch if isinstance(batch, BatchDescriptor) else steps.batch(*batch)
+            steps.guard.leave_out(batch)
         return result
 
     return sample_tokens

@@ -10,26 +10,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphguard import _core
 from graphguard.batch import BatchDescriptor
 from graphguard.errors import GuardMismatch
-from graphguard.signature import GraphKey, GraphMode
 from graphguard.verdict import Action, Reason, Verdict
 from graphguard.vllm.batches import Batches
 from graphguard.vllm.captures import Captures, Choice
+from graphguard.vllm.families_v1 import Sizes, batch_captured_for, key_of, sizes_of
 from graphguard.vllm.model_guard import ModelGuard
 from graphguard.vllm.options import OnMismatch, Options
 from graphguard.vllm.padding import PaddingFinding, violations
 from graphguard.vllm.padding_checks import PaddingChecks
 from graphguard.vllm.padding_views import Extent, V1Metadata
 
-Dispatch = Callable[..., tuple[Any, Any]]
-"""vLLM's own ``dispatch``, bound to its dispatcher: returns mode and descriptor."""
+Again = Callable[..., tuple[Any, Any]]
+"""Dispatches a step again with other modes: returns mode and descriptor."""
 
-Sizes = tuple[int, int | None, int]
-"""Tokens, requests and LoRAs of a graph."""
+BatchSizes = tuple[int, int, int, int]
+"""What a step wants to run: requests, the longest query, tokens, phase. Making a descriptor of it
+takes longer than a check."""
 
 _PAD = Action.PAD
 _ADOPTED = Reason.ADOPTED
+_UNPUBLISHED = -1
 _FULL, _PIECEWISE, _NONE = "FULL", "PIECEWISE", "NONE"
 
 
@@ -44,16 +47,23 @@ class StepsV1:
         guard: The guard of the model.
         batch: Returns the descriptor of a batch.
         pending: What the step wants to run, until it was dispatched; None outside of steps.
-        padded: How a full graph that is about to be launched is padded, or None.
+        padded: The descriptor of a padded full graph that is about to be launched, and what it is
+            launched for, or None.
+        input_batch: Whose arrays :attr:`phase` reads.
+        phase: Returns the phase of a batch of that many requests.
     """
 
     def __init__(self, guard: ModelGuard, options: Options) -> None:
         self.guard = guard
-        self.pending: BatchDescriptor | None = None
-        self.padded: Extent | None = None
+        self.pending: BatchSizes | None = None
+        self.padded: tuple[Any, BatchSizes] | None = None
+        self.input_batch: Any = None
+        self.phase: Callable[[int], int] = _not_read
         self.batch = Batches().of
         self._options = options
-        self._graphs: dict[str, dict[Sizes, int]] = {_FULL: {}, _PIECEWISE: {}}
+        self._avoids_padding = options.avoids_padding
+        self._full_graphs: dict[Sizes, int] = {}
+        self._piecewise_graphs: dict[Sizes, int] = {}
         self._modes: dict[str, Any] = {}
         self._full: Any = None
         self._piecewise: Any = None
@@ -70,64 +80,107 @@ class StepsV1:
         self._modes = {name: modes[name] for name in (_FULL, _PIECEWISE, _NONE)}
         self._full, self._piecewise = modes[_FULL], modes[_PIECEWISE]
         for choice in captures.choices:
-            graphs, sizes = self._graphs[choice.mode], _sizes(choice.descriptor)
+            graphs = self._full_graphs if choice.mode == _FULL else self._piecewise_graphs
+            sizes = sizes_of(choice.descriptor)
             if sizes not in graphs:
                 batch = batch_captured_for(choice)
                 key = key_of(self.guard.key.role, choice, batch)
                 signature = captures.signature(choice, key, batch)
                 graphs[sizes] = self.guard.add(signature, choice)
 
-    def dispatch(self, original: Dispatch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
-        """Dispatch the pending step: vLLM's choice if it fits and all ranks make it."""
-        batch, self.pending = self.pending, None
-        assert batch is not None  # noqa: S101 - the caller has asked
-        chosen = original(*args, **kwargs)
-        if self.guard.enforces:
-            return self._decide(batch, chosen, original, args, kwargs)
+    def read_phases_of(self, input_batch: Any) -> None:  # noqa: ANN401 - vLLM's own
+        """Take the arrays from which the phase of every batch is read. They stay where they are."""
+        phases = _core.Phases(input_batch.num_computed_tokens_cpu, input_batch.num_prompt_tokens)
+        self.input_batch, self.phase = input_batch, phases.of
+
+    def dispatched(self, sizes: BatchSizes, chosen: Any, again: Again) -> Any:  # noqa: ANN401
+        """Check what vLLM has chosen for a step, and return what is run.
+
+        Args:
+            sizes: What the step wants to run.
+            chosen: Mode and descriptor.
+            again: Dispatches the step again.
+        """
+        self.padded = None
+        guard = self.guard
+        if guard.enforces:
+            return self._decide(sizes, chosen, again)
         try:
-            self._observe(batch, chosen)
+            self._observe(sizes, chosen)
         except Exception as error:  # noqa: BLE001 - nothing of this may reach the engine
-            self.guard.say_once("step", f"{self.guard.key} {batch} is not checked: {error!r}")
+            guard.say_once("step", f"{guard.key} {sizes} is not checked: {error!r}")
         return chosen
 
-    def _observe(self, batch: BatchDescriptor, chosen: Any) -> None:  # noqa: ANN401 - vLLM's own
-        guard, graph = self.guard, self._graph_of(chosen)
-        verdict = guard.check(graph, batch)
-        if graph is not None and verdict.action > _PAD:
-            guard.say_once(verdict.reason.name, guard.misfit(verdict, graph, batch))
-        guard.agree(verdict, graph, batch)
-        self._note_padding(verdict, chosen, batch)
+    def _observe(self, sizes: BatchSizes, chosen: Any) -> None:  # noqa: ANN401 - vLLM's own
+        guard = self.guard
+        mode, descriptor = chosen
+        graph = self._graph_of(mode, descriptor)
+        verdict, answer = None, _UNPUBLISHED
+        if graph is not None and (take := guard.take) is not None:
+            found = take(graph, *sizes)
+            if found is not None:
+                guard.last_verdict = found
+                if found.action is _PAD and mode is self._full:
+                    self.padded = descriptor, sizes
+                return
+            verdict, answer = guard.unfinished()
+        batch = self.batch(*sizes)
+        if verdict is None:
+            verdict = guard.check(graph, batch)
+        if answer >= 0:
+            guard.resolve(verdict, answer, graph, batch)
+        else:
+            if graph is not None and verdict.action > _PAD:
+                guard.say_once(verdict.reason.name, guard.misfit(verdict, graph, batch))
+            guard.agree(verdict, graph, batch)
+        self._note_padding(verdict, chosen, sizes)
 
-    def _decide(
-        self,
-        batch: BatchDescriptor,
-        chosen: Any,  # noqa: ANN401 - vLLM's own
-        original: Dispatch,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:  # noqa: ANN401 - vLLM's own
-        guard, graph = self.guard, self._graph_of(chosen)
-        verdict = guard.check(graph, batch)
-        if self._refuses(graph, verdict, chosen[0]):
-            chosen, graph, verdict = self._other(batch, chosen, verdict, original, args, kwargs)
-            guard.degraded(verdict)
-        agreed = guard.agree(verdict, graph, batch)
+    def _decide(self, sizes: BatchSizes, chosen: Any, again: Again) -> Any:  # noqa: ANN401
+        guard = self.guard
+        mode, descriptor = chosen
+        graph = self._graph_of(mode, descriptor)
+        verdict, answer = None, _UNPUBLISHED
+        if (
+            graph is not None
+            and (take := guard.take) is not None
+            and not guard.quarantined
+            and not self._avoids_padding
+        ):
+            found = take(graph, *sizes)
+            if found is not None:
+                guard.last_verdict = found
+                if found.action is _PAD and mode is self._full:
+                    self.padded = descriptor, sizes
+                return chosen
+            verdict, answer = guard.unfinished()
+        batch = self.batch(*sizes)
+        if verdict is None:
+            verdict = guard.check(graph, batch)
+        if answer >= 0:
+            agreed = guard.resolve(verdict, answer, graph, batch)
+        else:
+            if self._refuses(graph, verdict, mode):
+                chosen, graph, verdict = self._other(batch, chosen, verdict, again)
+                guard.degraded(verdict)
+            agreed = guard.agree(verdict, graph, batch)
         if agreed.reason is _ADOPTED:
-            chosen = self._adopted(agreed, original, args, kwargs)
-        self._note_padding(agreed, chosen, batch)
+            chosen = self._adopted(agreed, again)
+        self._note_padding(agreed, chosen, sizes)
         return chosen
 
-    def _graph_of(self, chosen: Any) -> int | None:  # noqa: ANN401 - vLLM's own
-        mode = chosen[0]
+    def _graph_of(self, mode: Any, descriptor: Any) -> int | None:  # noqa: ANN401 - vLLM's own
         if mode is self._full:
-            return self._graphs[_FULL].get(_sizes(chosen[1]))
-        if mode is self._piecewise:
-            return self._graphs[_PIECEWISE].get(_sizes(chosen[1]))
-        return None
+            graphs = self._full_graphs
+        elif mode is self._piecewise:
+            graphs = self._piecewise_graphs
+        else:
+            return None
+        # As sizes_of() does it: hashing the descriptor takes twice as long.
+        return graphs.get((descriptor.num_tokens, descriptor.num_reqs, descriptor.num_active_loras))
 
-    def _note_padding(self, verdict: Verdict, chosen: Any, batch: BatchDescriptor) -> None:  # noqa: ANN401
+    def _note_padding(self, verdict: Verdict, chosen: Any, sizes: BatchSizes) -> None:  # noqa: ANN401
         padded = verdict.action is _PAD and chosen[0] is self._full
-        self.padded = _extent(chosen[1], batch) if padded else None
+        self.padded = (chosen[1], sizes) if padded else None
 
     def check_padding(self, runner: Any) -> None:  # noqa: ANN401 - vLLM's own
         """Look at the padded slots of the step, which vLLM has filled by now.
@@ -135,14 +188,22 @@ class StepsV1:
         Raises:
             PaddingMismatch: When enforcing, if they hold what breaks a kernel.
         """
-        extent, self.padded = self.padded, None
-        if extent is None:
+        padded, self.padded = self.padded, None
+        if padded is None:
             return
-        self._padding.look(self._padding_findings, runner, extent)
+        self._padding.look(self._padding_findings, runner, *padded)
 
-    def _padding_findings(self, runner: Any, extent: Extent) -> list[PaddingFinding]:  # noqa: ANN401
+    def _padding_findings(
+        self,
+        runner: Any,  # noqa: ANN401 - vLLM's own
+        descriptor: Any,  # noqa: ANN401 - vLLM's own
+        sizes: BatchSizes,
+    ) -> list[PaddingFinding]:
         from vllm.forward_context import get_forward_context
 
+        extent = _extent(descriptor, sizes)
+        if extent is None:
+            return []
         if self._metadata is None:
             self._metadata = V1Metadata(runner)
         metadata = get_forward_context().attn_metadata
@@ -160,14 +221,12 @@ class StepsV1:
             return avoided or graph in self.guard.quarantined
         return verdict.action > _PAD or graph in self.guard.quarantined
 
-    def _other(  # noqa: PLR0917 - what a dispatch has
+    def _other(
         self,
         batch: BatchDescriptor,
         chosen: Any,  # noqa: ANN401 - vLLM's own
         verdict: Verdict,
-        original: Dispatch,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        again: Again,
     ) -> tuple[Any, int | None, Verdict]:
         """Choose as vLLM does when a graph is not there: full, then piecewise, then eager.
 
@@ -181,72 +240,41 @@ class StepsV1:
                 verdict=why,
                 hint="GRAPHGUARD_ON_MISMATCH=degrade runs such steps without that graph",
             )
-        graphs = self._graphs[_PIECEWISE]
+        graphs = self._piecewise_graphs
         if self._options.on_mismatch is not OnMismatch.EAGER and chosen[0] is self._full:
-            other = original(*args, **(kwargs | {"invalid_modes": {self._modes[_FULL]}}))
-            graph = graphs.get(_sizes(other[1])) if other[0] is self._piecewise else None
+            other = again(invalid_modes={self._full})
+            graph = graphs.get(sizes_of(other[1])) if other[0] is self._piecewise else None
             if graph is not None and graph not in self.guard.quarantined:
                 found = self.guard.check(graph, batch)
                 if found.action <= _PAD:
                     return other, graph, Verdict(found.action, why.reason, graph)
-        eager = self._eagerly(original, args, kwargs)
-        return eager, None, Verdict(Action.EAGER, why.reason)
+        return self._eagerly(again), None, Verdict(Action.EAGER, why.reason)
 
     def _why(self, chosen: Any, verdict: Verdict) -> Verdict:  # noqa: ANN401 - vLLM's own
-        graph = self._graphs[chosen[0].name].get(_sizes(chosen[1]))
+        graph = self._graph_of(*chosen)
         if graph is not None and graph in self.guard.quarantined:
             return Verdict(Action.EAGER, Reason.QUARANTINED, graph)
         return verdict
 
-    def _eagerly(self, original: Dispatch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
-        return original(
-            *args, **(kwargs | {"valid_modes": {self._modes[_NONE]}, "invalid_modes": None})
-        )
+    def _eagerly(self, again: Again) -> Any:  # noqa: ANN401 - vLLM's own
+        return again(valid_modes={self._modes[_NONE]}, invalid_modes=None)
 
-    def _adopted(
-        self, agreed: Verdict, original: Dispatch, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:  # noqa: ANN401 - vLLM's own
+    def _adopted(self, agreed: Verdict, again: Again) -> Any:  # noqa: ANN401 - vLLM's own
         if agreed.graph is None or agreed.action > _PAD:
-            return self._eagerly(original, args, kwargs)
+            return self._eagerly(again)
         choice: Choice = self.guard.choices[agreed.graph]
         return self._modes[choice.mode], choice.descriptor
 
 
-def _sizes(descriptor: Any) -> Sizes:  # noqa: ANN401 - vLLM's own
-    """Return what tells the graphs of a mode apart: hashing the descriptor takes twice as long."""
-    return descriptor.num_tokens, descriptor.num_reqs, descriptor.num_active_loras
-
-
-def _extent(descriptor: Any, batch: BatchDescriptor) -> Extent | None:  # noqa: ANN401 - vLLM's own
+def _extent(descriptor: Any, sizes: BatchSizes) -> Extent | None:  # noqa: ANN401 - vLLM's own
     """Return how far a full graph is padded."""
     if not descriptor.num_reqs:
         return None
-    query_len = batch.query_len if descriptor.uniform else 0
-    return Extent(
-        batch.num_reqs, descriptor.num_reqs, batch.num_tokens, descriptor.num_tokens, query_len
-    )
+    num_reqs, query_len, num_tokens, _ = sizes
+    if not descriptor.uniform:
+        query_len = 0
+    return Extent(num_reqs, descriptor.num_reqs, num_tokens, descriptor.num_tokens, query_len)
 
 
-def batch_captured_for(choice: Choice) -> BatchDescriptor:
-    """Return the descriptor that a graph of vLLM stands for.
-
-    A uniform full graph is for decodes of ``num_tokens / num_reqs`` query tokens each. Every other
-    one takes any requests of that many tokens.
-    """
-    descriptor: Any = choice.descriptor
-    if choice.mode == _FULL and descriptor.uniform and descriptor.num_reqs:
-        query_len, rest = divmod(descriptor.num_tokens, descriptor.num_reqs)
-        if rest == 0:
-            return BatchDescriptor.of(descriptor.num_reqs, query_len)
-    return BatchDescriptor.tokens(descriptor.num_tokens)
-
-
-def key_of(role: str, choice: Choice, batch: BatchDescriptor) -> GraphKey:
-    """Return the family of a graph of vLLM."""
-    mode = GraphMode.FULL if choice.mode == _FULL else GraphMode.PIECEWISE
-    words = []
-    if mode is GraphMode.FULL and batch.num_reqs == 0:
-        words.append("mixed")
-    if loras := getattr(choice.descriptor, "num_active_loras", 0):
-        words.append(f"{loras} LoRA")
-    return GraphKey(role, mode, ", ".join(words))
+def _not_read(num_reqs: int) -> int:
+    raise LookupError(f"the phase of {num_reqs} requests is asked before their arrays were taken")

@@ -38,6 +38,7 @@ class GuardedWorker:
             "pid": os.getpid(),
             "sealed": worker.sealed,
             "models": [_model(steps.guard) for steps in worker.models],
+            "data_parallel": _data_parallel(worker.data_parallel),
             "findings": [msgspec.to_builtins(finding) for finding in worker.findings],
             **armed.report(),
         }
@@ -86,4 +87,14 @@ def _model(guard: Any) -> dict[str, Any]:  # noqa: ANN401 - a ModelGuard, which 
         "compared_with": [agreement.name for agreement in guard.agreements],
         "divergences": [str(d.text) for a in guard.agreements for d in a.divergences],
         "quarantined": sorted(guard.quarantined),
+    }
+
+
+def _data_parallel(steps: Any) -> dict[str, Any] | None:  # noqa: ANN401 - as above
+    if steps is None:
+        return None
+    agreement = steps.agreement
+    return {
+        "compared_with": agreement.name,
+        "divergences": [str(divergence.text) for divergence in agreement.divergences],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from graphguard import environment
-from graphguard.batch import BatchDescriptor
+from graphguard.audit.findings import ranks_text
 from graphguard.environment import Mode
 from graphguard.errors import CaptureError
 from graphguard.log import logger
@@ -18,6 +18,9 @@ from graphguard.vllm.options import Options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from graphguard.agreement.group import Agreement
+    from graphguard.blackbox.writer import BlackBox
+    from graphguard.vllm.data_parallel import DataParallelSteps
     from graphguard.vllm.startup import StartupFinding
 
     TakeCaptures = Callable[[Any, "WorkerGuard"], None]
@@ -42,9 +45,10 @@ class WorkerGuard:
         in_step: Whether a step of the scheduler runs, and no dummy run.
         first_pass: In a proposer, whether its first pass is to come; None outside of it.
         drafted: Whether the drafter has run in the step.
-        batch: What the target ran last.
+        batch: What the target ran last, as the hooks of its generation keep it.
         target: The steps of the target, or None before there are graphs.
         drafter: The steps of the drafter, or None.
+        data_parallel: The launches that data-parallel ranks make together, or None.
         findings: What the audit at start-up found of the engine.
     """
 
@@ -55,11 +59,13 @@ class WorkerGuard:
         self.in_step = False
         self.first_pass: bool | None = None
         self.drafted = False
-        self.batch: BatchDescriptor | None = None
+        self.batch: Any = None
         # The hooks of a generation know what it has.
         self.target: Any = None
         self.drafter: Any = None
+        self.data_parallel: DataParallelSteps | None = None
         self.findings: list[StartupFinding] = []
+        self._alone = ""
         self._session = session
         self._take: dict[TakeCaptures, str] = {}
         self._refusal: Exception | None = None
@@ -87,8 +93,13 @@ class WorkerGuard:
         del runner
         self.sealed = False
 
-    def seal(self, runner: Any) -> None:  # noqa: ANN401 - vLLM's own
+    def seal(self, runner: Any, *, everywhere: bool = False) -> None:  # noqa: ANN401 - vLLM's own
         """Compare with all ranks what was captured; from then on every step is checked.
+
+        Args:
+            runner: VLLM's runner.
+            everywhere: Whether data-parallel ranks do so, too. In a step they do not: a rank that
+                has no requests would not come.
 
         Raises:
             AgreementError: When enforcing, if captures differ or a rank does not come in time.
@@ -99,20 +110,20 @@ class WorkerGuard:
             raise self._refusal.with_traceback(None)
         self.sealed = self.started = True
         try:
-            self._seal(runner)
+            self._seal(runner, everywhere=everywhere)
         except Exception as error:
             if self.options.mode is Mode.ENFORCE:
                 self.sealed, self._refusal = False, error
                 raise
             logger().warning("vLLM's steps are not checked: %s", error)
-            self.target = self.drafter = None
+            self.target = self.drafter = self.data_parallel = None
 
     @property
     def models(self) -> list[Steps]:
         """The models that have steps, the target first."""
         return [steps for steps in (self.target, self.drafter) if steps is not None]
 
-    def _seal(self, runner: Any) -> None:  # noqa: ANN401 - vLLM's own
+    def _seal(self, runner: Any, *, everywhere: bool) -> None:  # noqa: ANN401 - vLLM's own
         from graphguard.blackbox.writer import process_box
 
         if (failures := capturing.failures()) and self.options.mode is Mode.ENFORCE:
@@ -131,10 +142,33 @@ class WorkerGuard:
         for steps in self.models:
             role = steps.guard.key.role
             steps.guard.seal(groups.agreements(self.options.mode, role), box)
+        if everywhere:
+            self._seal_data_parallel(runner, box)
         self._session.mode = self.options.mode
         if environment.directory() is not None:
             logger().info("manifest written to %s", self._session.write_manifest())
         logger().info("%s", self.line())
+
+    def _seal_data_parallel(self, runner: Any, box: BlackBox | None) -> None:  # noqa: ANN401
+        """Compare with data-parallel ranks what was captured, where they launch together."""
+        from graphguard.vllm.data_parallel import DataParallelSteps
+
+        try:
+            coupled, self._alone = groups.data_parallel_coupling(runner.vllm_config)
+            if not coupled or not armed.is_armed("data-parallel"):
+                return
+            if self.data_parallel is None:
+                agreement = groups.data_parallel_agreement(self.options.mode)
+                steps = None if agreement is None else DataParallelSteps(agreement, box)
+            else:
+                steps = self.data_parallel
+            guards = [model.guard for model in self.models]
+            self.data_parallel = steps if steps is not None and steps.seal(guards) else None
+        except Exception as error:
+            if self.options.mode is Mode.ENFORCE:
+                raise
+            self._alone = "they could not be compared"
+            logger().warning("data-parallel ranks are not compared: %r", error)
 
     def _audit(self, runner: Any) -> None:  # noqa: ANN401 - vLLM's own
         """Look for what is known to have done harm; that is told, and changes nothing."""
@@ -157,14 +191,18 @@ class WorkerGuard:
         """Say in one line what is guarded, with which ranks it is compared, and what is not."""
         rank, _ = process_rank()
         models = "; ".join(_in_words(steps.guard) for steps in self.models) or "no model"
-        names = [a.name for steps in self.models[:1] for a in steps.guard.agreements]
-        ranks = f"compared with the ranks of {', '.join(names)}" if names else "no ranks to compare"
+        compared = [agreement for steps in self.models[:1] for agreement in steps.guard.agreements]
+        if self.data_parallel is not None:
+            compared.append(self.data_parallel.agreement)
+        names = ", ".join(map(_with_nodes, compared))
+        ranks = f"compared with the ranks of {names}" if names else "no ranks to compare"
+        alone = f"; not compared with data-parallel ranks: {self._alone}" if self._alone else ""
         parts = armed.statuses()
         hooks = ", ".join(status.part for status in parts if status.armed)
         absent = "; ".join(str(status) for status in parts if not status.armed)
         return (
             f"rank {rank} is guarded (graphguard {__version__}, mode {self.options.mode}, hooks "
-            f"{hooks}): {models}; {ranks}{f'; {absent}' if absent else ''}"
+            f"{hooks}): {models}; {ranks}{alone}{f'; {absent}' if absent else ''}"
         )
 
 
@@ -179,6 +217,17 @@ def _in_words(guard: ModelGuard) -> str:
     transports = ", ".join(sorted({call.seen_by.removeprefix("vllm:") for call in calls}))
     by = f" by {transports}" if transports else ""
     return f"{guard.key.role}: {len(guard.signatures)} graphs, {len(calls)} collective calls{by}"
+
+
+def _with_nodes(agreement: Agreement) -> str:
+    """Return the name of a group, with the ranks that its ledger does not reach."""
+    remote = agreement.remote_ranks
+    if not remote:
+        return agreement.name
+    return (
+        f"{agreement.name} (of which {ranks_text(remote)} on other nodes, out of reach of shared "
+        "memory: differences with them are found beside the steps, and not prevented)"
+    )
 
 
 _worker: WorkerGuard | None = None

@@ -22,7 +22,7 @@ def install() -> None:
 def _compile_or_warm_up_model(original: Function) -> Function:
     def compile_or_warm_up_model(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         result = original(self, *args, **kwargs)
-        worker_guard().seal(self.model_runner)
+        worker_guard().seal(self.model_runner, everywhere=True)
         return result
 
     return compile_or_warm_up_model

@@ -27,6 +27,19 @@ def test_a_request_is_past_its_prompt_when_all_of_it_is_computed(
         expected = Phase.PREFILL
 
     assert Phase(_core.phase_of(computed, prompts, len(requests))) is expected
+    assert Phase(_core.Phases(computed, prompts).of(len(requests))) is expected
+
+
+def test_arrays_that_were_taken_are_read_as_they_are_now() -> None:
+    computed, prompts = np.zeros(2, dtype=np.int32), np.full(2, 5, dtype=np.int32)
+    phases = _core.Phases(computed, prompts)
+
+    assert Phase(phases.of(2)) is Phase.PREFILL
+    computed[0] = 5
+    assert Phase(phases.of(2)) is Phase.MIXED
+    assert Phase(phases.of(1)) is Phase.DECODE
+    with pytest.raises(IndexError, match="more requests than the arrays have"):
+        phases.of(3)
 
 
 def test_arrays_that_are_too_short_are_refused() -> None:

@@ -23,6 +23,7 @@ HOLDS = {
     "capture": ("worker", "worker", "worker", "worker"),
     "metrics": ("prometheus", "prometheus", "prometheus", "prometheus"),
     "uniform-graphs": ("by-length", "by-length", "by-length", "by-length"),
+    "data-parallel": ("groups", "groups", "groups", "groups"),
 }
 """The variant of each part that a version has; the versions in the order of ``VERSIONS``."""
 
@@ -214,6 +215,14 @@ CASES = (
         "Worker",
         "",
         "vllm.v1.worker.gpu_worker has no 'Worker'",
+    ),
+    Case(
+        "data-parallel",
+        "forget",
+        "vllm.config",
+        "ParallelConfig",
+        "data_parallel_size",
+        "vllm.config.ParallelConfig has no field 'data_parallel_size'",
     ),
     Case(
         "metrics",

@@ -10,8 +10,10 @@ import importlib.util
 import random
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.vllm.boxes import black_boxes
@@ -256,9 +258,24 @@ def test_live_padding_is_a_named_error_at_once(enforced: EngineRun) -> None:
     assert "PaddingMismatch: rank 0: target: padded slot" in caught.value.log
 
 
+def decisions(folder: Path) -> dict[int, list[dict[str, Any]]]:
+    """What each rank has decided, by the log of decisions."""
+    lines = [
+        msgspec.json.decode(line)
+        for path in folder.glob("decisions.rank*.jsonl")
+        for line in path.read_bytes().splitlines()
+    ]
+    return {rank: [line for line in lines if line["rank"] == rank] for rank in RANKS}
+
+
 @pytest.mark.parametrize("mode", ["observe", "enforce"])
-def test_a_drafter_that_one_rank_skips_is_named(mode: str) -> None:
-    with engine(graphguard=mode, worker_extension_cls=EXTENSION, step_seconds=15) as run:
+def test_a_drafter_that_one_rank_skips_is_named(mode: str, tmp_path: Path) -> None:
+    with engine(
+        graphguard=mode,
+        worker_extension_cls=EXTENSION,
+        step_seconds=15,
+        extra_environment={"GRAPHGUARD_DECISIONS": f"{tmp_path}/"},
+    ) as run:
         run.inject(Fault(kind=FaultKind.SKIPPED_DRAFTER, rank=1, num_reqs=15, num_tokens=30))
         began = time.monotonic()
 
@@ -272,3 +289,10 @@ def test_a_drafter_that_one_rank_skips_is_named(mode: str) -> None:
     if mode == "enforce":
         assert "RanksDiverged: rank" in caught.value.log
         assert took < 14
+    for written in decisions(tmp_path).values():
+        target = next(w for w in written if (w["role"], w["batch"]) == ("target", "15x2"))
+        assert (target["action"], target["reason"]) == ("pad", "padded")
+        assert (target["graph"], target["group"]) == ("target/full 16x2", "tp:0[0-1]")
+        assert target["step"] > 1
+        # The prefills before it run without a graph.
+        assert {line["reason"] for line in written} >= {"padded", "no_graph"}

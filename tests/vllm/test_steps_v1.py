@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any
 
@@ -20,10 +21,11 @@ from tests.vllm import dispatchers
 
 def dispatched(made: StepsV1, dispatcher: Any, reqs: int, query_len: int, phase: Phase) -> Any:
     """Run one step through a dispatcher; return mode and tokens, as vLLM gets them."""
-    made.pending = made.batch(reqs, query_len, reqs * query_len, int(phase))
     uniform = query_len == dispatcher.uniform_decode_query_len
     arguments = {"num_tokens": reqs * query_len, "uniform_decode": uniform}
-    mode, descriptor = made.dispatch(dispatcher.dispatch, (), arguments)
+    sizes = reqs, query_len, reqs * query_len, int(phase)
+    again = functools.partial(dispatcher.dispatch, **arguments)
+    mode, descriptor = made.dispatched(sizes, again(), again)
     return mode.name, descriptor.num_tokens
 
 
@@ -119,7 +121,7 @@ def test_padded_replays_are_avoided_if_asked(dispatcher: Any) -> None:
 
 def test_a_graph_that_was_not_recorded_is_not_replayed(dispatcher: Any) -> None:
     made = dispatchers.steps(dispatcher)
-    del made._graphs["FULL"][8, 4, 0]
+    del made._full_graphs[8, 4, 0]
 
     assert dispatched(made, dispatcher, 4, 2, Phase.DECODE) == ("PIECEWISE", 8)
     assert dispatched(made, dispatcher, 8, 2, Phase.DECODE) == ("FULL", 16)

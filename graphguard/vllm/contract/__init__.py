@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from graphguard.vllm.contract.breakable import BREAKABLE
 from graphguard.vllm.contract.communicators import COLLECTIVES
-from graphguard.vllm.contract.engine import CAPTURE, METRICS, SCHEDULER
+from graphguard.vllm.contract.engine import CAPTURE, DATA_PARALLEL, METRICS, SCHEDULER
 from graphguard.vllm.contract.expectation import Expectation, Part, Variant
 from graphguard.vllm.contract.inspection import Lack, lacks
 from graphguard.vllm.contract.runner_v1 import PIECEWISE, V1_DRAFTER, V1_PADDING, V1_TARGET
@@ -47,6 +47,7 @@ VARIANTS: dict[Part, tuple[Variant, ...]] = {
     Part.CAPTURE: CAPTURE,
     Part.METRICS: METRICS,
     Part.UNIFORM_GRAPHS: UNIFORM_GRAPHS,
+    Part.DATA_PARALLEL: DATA_PARALLEL,
 }
 """The shapes that each part can work with, the newest first."""
 

@@ -153,3 +153,35 @@ METRICS = (
         ),
     ),
 )
+
+# Asked for while a proposer is still being imported: nothing of a runner may be expected here. What
+# is hooked in them is expected by their own parts.
+DATA_PARALLEL = (
+    Variant(
+        part=Part.DATA_PARALLEL,
+        name="groups",
+        versions=_ALL,
+        expectations=(
+            Expectation(module="vllm.distributed.parallel_state", path="get_dp_group"),
+            Expectation(
+                module="vllm.distributed.parallel_state",
+                path="initialize_model_parallel",
+                uses=("_DP", "_EP", "is_moe"),
+            ),
+            Expectation(
+                module="vllm.distributed.parallel_state",
+                path="GroupCoordinator",
+                sets=("unique_name", "ranks", "rank_in_group", "world_size", "cpu_group"),
+            ),
+            Expectation(
+                module="vllm.config",
+                path="ParallelConfig",
+                fields=("data_parallel_size", "enable_elastic_ep"),
+            ),
+            Expectation(module="vllm.config", path="ModelConfig.is_moe"),
+            Expectation(
+                module="vllm.config", path="VllmConfig", fields=("parallel_config", "model_config")
+            ),
+        ),
+    ),
+)

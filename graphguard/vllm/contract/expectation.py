@@ -23,6 +23,7 @@ class Part(str, Enum):
     CAPTURE = "capture"
     METRICS = "metrics"
     UNIFORM_GRAPHS = "uniform-graphs"
+    DATA_PARALLEL = "data-parallel"
 
     def __str__(self) -> str:
         return self.value

@@ -20,7 +20,7 @@ import torch
 
 CONFIG = Path(__file__).with_name("tiny-mtp.json")
 VOCABULARY = 512
-_SEED = 20_261_121
+SEED = 20_261_121
 _HIDDEN = 256
 _INTERMEDIATE = 128
 _HEAD = 64
@@ -39,29 +39,17 @@ def write(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(CONFIG, directory / "config.json")
     save_file(_weights(), directory / "model.safetensors", metadata={"format": "pt"})
-    _write_tokenizer(directory)
+    write_tokenizer(directory)
     return directory
 
 
 def _weights() -> Weights:
-    generator = torch.Generator().manual_seed(_SEED)
-
-    def normal(*shape: int, scale: float) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator) * scale
-
-    embedding = normal(VOCABULARY, _HIDDEN, scale=1.0)
-    follower = torch.randperm(VOCABULARY, generator=generator)
-    head = torch.empty_like(embedding)
-    head[follower] = embedding / _HIDDEN**0.5
-    weights = {
-        "model.embed_tokens.weight": embedding,
-        "model.norm.weight": torch.ones(_HIDDEN),
-        "lm_head.weight": head,
-    }
+    generator = torch.Generator().manual_seed(SEED)
+    weights = outer_weights(generator)
     for layer in range(_LAYERS):
-        weights |= dict(_block(f"model.layers.{layer}", generator))
+        weights |= dict(block(f"model.layers.{layer}", generator))
     mtp = "model.mtp_layers.0"
-    weights |= dict(_block(mtp, generator, scale=0.2))
+    weights |= dict(block(mtp, generator, scale=0.2))
     for name in ("token_layernorm", "hidden_layernorm", "final_layernorm"):
         weights[f"{mtp}.{name}.weight"] = torch.ones(_HIDDEN)
     identity = torch.eye(_HIDDEN)
@@ -69,26 +57,49 @@ def _weights() -> Weights:
     return {name: weight.to(torch.bfloat16).contiguous() for name, weight in weights.items()}
 
 
-def _block(
+def outer_weights(generator: torch.Generator) -> Weights:
+    """Draw what is before the first layer of a model and after its last one."""
+    embedding = torch.randn(VOCABULARY, _HIDDEN, generator=generator)
+    follower = torch.randperm(VOCABULARY, generator=generator)
+    head = torch.empty_like(embedding)
+    head[follower] = embedding / _HIDDEN**0.5
+    return {
+        "model.embed_tokens.weight": embedding,
+        "model.norm.weight": torch.ones(_HIDDEN),
+        "lm_head.weight": head,
+    }
+
+
+def block(
     prefix: str, generator: torch.Generator, scale: float = 1.0
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    def normal(rows: int, columns: int, power: float) -> torch.Tensor:
-        scale: float = power / columns**0.5
-        return torch.randn(rows, columns, generator=generator) * scale
-
+    """Draw a layer. ``scale`` says how much it weighs beside the residual stream."""
     queries, keys = 4 * _HEAD, 2 * _HEAD
     for name, rows in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys)):
-        yield f"{prefix}.self_attn.{name}.weight", normal(rows, _HIDDEN, 1.0)
+        yield f"{prefix}.self_attn.{name}.weight", _normal(rows, _HIDDEN, 1.0, generator)
         yield f"{prefix}.self_attn.{name}.bias", torch.randn(rows, generator=generator) * 0.1
-    yield f"{prefix}.self_attn.o_proj.weight", normal(_HIDDEN, queries, scale * _ATTENTION)
-    yield f"{prefix}.mlp.gate_proj.weight", normal(_INTERMEDIATE, _HIDDEN, 1.0)
-    yield f"{prefix}.mlp.up_proj.weight", normal(_INTERMEDIATE, _HIDDEN, 1.0)
-    yield f"{prefix}.mlp.down_proj.weight", normal(_HIDDEN, _INTERMEDIATE, scale * _MLP)
+    attention = _normal(_HIDDEN, queries, scale * _ATTENTION, generator)
+    yield f"{prefix}.self_attn.o_proj.weight", attention
+    yield from mlp(f"{prefix}.mlp", generator, _INTERMEDIATE, scale)
     for name in ("input_layernorm", "post_attention_layernorm"):
         yield f"{prefix}.{name}.weight", torch.ones(_HIDDEN)
 
 
-def _write_tokenizer(directory: Path) -> None:
+def mlp(
+    prefix: str, generator: torch.Generator, intermediate: int, scale: float = 1.0
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Draw an MLP of an intermediate size."""
+    yield f"{prefix}.gate_proj.weight", _normal(intermediate, _HIDDEN, 1.0, generator)
+    yield f"{prefix}.up_proj.weight", _normal(intermediate, _HIDDEN, 1.0, generator)
+    yield f"{prefix}.down_proj.weight", _normal(_HIDDEN, intermediate, scale * _MLP, generator)
+
+
+def _normal(rows: int, columns: int, power: float, generator: torch.Generator) -> torch.Tensor:
+    scale: float = power / columns**0.5
+    return torch.randn(rows, columns, generator=generator) * scale
+
+
+def write_tokenizer(directory: Path) -> None:
     """Write a tokenizer of letters and pairs of them: what a client decodes is never empty text.
 
     It is of the kind that transformers takes for this type of model, whatever the files ask for.

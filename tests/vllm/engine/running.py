@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from tests.vllm.engine import model, trace
+from tests.vllm.engine import experts_model, model, trace
 from tests.vllm.engine.emulation.settings import Emulation, Fault, file_of_faults
 from tests.vllm.engine.environment import environment
 from tests.vllm.engine.processes import EngineProcesses
@@ -126,11 +126,11 @@ def running(
 
 
 @contextmanager
-def directory_with_model() -> Iterator[Path]:
-    """Make a directory for one engine, with the model in ``model``."""
+def directory_with_model(*, experts: bool = False) -> Iterator[Path]:
+    """Make a directory for one engine, with the model in ``model``: the one with experts or not."""
     directory = Path(tempfile.mkdtemp(prefix="graphguard-engine-"))
     try:
-        model.write(directory / "model")
+        (experts_model if experts else model).write(directory / "model")
         file_of_faults(directory).touch()
         yield directory
     finally:

@@ -42,14 +42,21 @@ class ServerRun(Run):
         prompts: Sequence[Sequence[int]],
         max_tokens: int = 16,
         timeout: float = GENERATE_SECONDS,
+        rank: int | None = None,
     ) -> list[list[int]]:
         """Send a request for each prompt, all at once, and return the tokens of each.
+
+        Args:
+            prompts: The prompts.
+            max_tokens: How many tokens each gets.
+            timeout: How long to wait for each.
+            rank: The data-parallel rank that serves all of them, or None for vLLM's own choice.
 
         Raises:
             EngineFailed: If a request fails, or is not answered in time.
         """
         with ThreadPoolExecutor(len(prompts)) as pool:
-            return list(pool.map(lambda p: self._complete(p, max_tokens, timeout), prompts))
+            return list(pool.map(lambda p: self._complete(p, max_tokens, timeout, rank), prompts))
 
     def get(self, path: str, timeout: float = 10.0) -> str:
         """Return what the server says at a path: ``/metrics``, ``/health``.
@@ -81,7 +88,9 @@ class ServerRun(Run):
             kind = "timeout" if leader.poll() is None else "ended"
             raise EngineFailed(kind, "the server did not get ready", self.log)
 
-    def _complete(self, prompt: Sequence[int], max_tokens: int, timeout: float) -> list[int]:
+    def _complete(
+        self, prompt: Sequence[int], max_tokens: int, timeout: float, rank: int | None
+    ) -> list[int]:
         body = {
             "model": _NAME,
             "prompt": list(prompt),
@@ -93,7 +102,8 @@ class ServerRun(Run):
         request = urllib.request.Request(  # noqa: S310 - the address is our own
             f"{self.address}/v1/completions",
             data=msgspec.json.encode(body),
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json"}
+            | ({} if rank is None else {"X-data-parallel-rank": str(rank)}),
         )
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
@@ -116,14 +126,17 @@ def server(
     faults: Sequence[Fault] = (),
     step_seconds: int = 30,
     extra_environment: dict[str, str] | None = None,
+    experts: bool = False,
     **arguments: Any,
 ) -> Iterator[ServerRun]:
     """Start a server, and end it and all that it left behind. The arguments are those of engine().
 
+    With ``experts`` it serves the model that has them.
+
     Raises:
         EngineFailed: If it does not start.
     """
-    with directory_with_model() as directory:
+    with directory_with_model(experts=experts) as directory:
         port = _free_port()
         with running(
             _command(directory, port, arguments),

@@ -22,7 +22,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         uniform: Whether the descriptor is uniform.
         operators: How often each operator was seen by a capture.
         drafts: The draft tokens that were proposed for each request, by vLLM's name for it.
-        detail: What happened, for a fault.
+        detail: What happened, for a fault; for a step, ``placeholders`` if it was scheduled before
+            its drafts were known.
     """
 
     kind: str

@@ -45,8 +45,10 @@ def test_released_graphs_are_forgotten_and_captured_again(arm: Arm) -> None:
     before = dict(worker.target._passes[""].ids)
 
     manager.release_graphs()
-    manager.hidden_states = None
+    # Kept, so that the new ones get another address.
+    released, manager.hidden_states = manager.hidden_states, None
     runner.capture_model()
+    assert manager.hidden_states is not released
     assert not worker.sealed
     worker.seal(runner)
 

@@ -109,6 +109,10 @@ def _dispatching(original: Function) -> Function:
         if faults.strike(FaultKind.EAGER):
             worker.write("fault", detail=f"NONE instead of {decided}")
             return CUDAGraphMode.NONE, BatchDescriptor(num_tokens)
+        # vLLM says which mode is wanted only where it asks again, with what ranks have agreed on.
+        if kwargs.get("valid_modes") and faults.strike(FaultKind.EAGER_ALONE):
+            worker.write("fault", detail=f"NONE instead of {decided}, agreed on")
+            return CUDAGraphMode.NONE, BatchDescriptor(num_tokens)
         larger = original(self, decided[1].num_tokens + 1, *args, **kwargs)
         if larger[0] is decided[0] and faults.strike(FaultKind.LARGER_GRAPH):
             worker.write("fault", detail=f"{larger} instead of {decided}")

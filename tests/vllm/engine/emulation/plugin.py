@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.vllm.engine.emulation import faults, settings, stand_ins
+from tests.vllm.engine.emulation import asynchronous, experts, faults, settings, stand_ins
 from tests.vllm.engine.emulation.patching import replace
 from tests.vllm.engine.emulation.recording import descriptor_fields, worker
 from tests.vllm.engine.emulation.settings import Emulation, Piecewise, Settings
@@ -24,6 +24,9 @@ def register() -> None:
         stand_ins.install()
     if told.emulation.piecewise is Piecewise.BREAKABLE:
         stand_ins.break_at_attention()
+    if told.emulation.asynchronous:
+        asynchronous.install()
+    experts.install()
     _trace_the_worker(told)
     _capture_at_start(told.emulation)
     faults.install(told)
@@ -36,7 +39,9 @@ def _trace_the_worker(told: Settings) -> None:
 
     def init_device(original: Callable[..., Any]) -> Callable[..., Any]:
         def started(self: Any) -> None:
-            worker.start(self.rank, told.directory)
+            parallel = self.parallel_config
+            first = parallel.data_parallel_index * parallel.world_size
+            worker.start(first + self.rank, told.directory)
             original(self)
 
         return started
@@ -45,7 +50,10 @@ def _trace_the_worker(told: Settings) -> None:
         def counted(self: Any, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
             if tokens := scheduler_output.total_num_scheduled_tokens:
                 faults.faults.look()
-                worker.begin_step(len(scheduler_output.num_scheduled_tokens), tokens)
+                drafts = scheduler_output.scheduled_spec_decode_tokens.values()
+                unknown = any(-1 in tokens_of for tokens_of in drafts)
+                num_reqs = len(scheduler_output.num_scheduled_tokens)
+                worker.begin_step(num_reqs, tokens, unknown=unknown)
             try:
                 return original(self, scheduler_output, *args, **kwargs)
             finally:

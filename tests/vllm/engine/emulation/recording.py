@@ -36,12 +36,13 @@ class Worker:
         self.rank = rank
         self._writer = Writer(Path(directory), rank)
 
-    def begin_step(self, num_reqs: int, num_tokens: int) -> None:
-        """Count a step."""
+    def begin_step(self, num_reqs: int, num_tokens: int, *, unknown: bool = False) -> None:
+        """Count a step; ``unknown`` says that it was scheduled before its drafts were known."""
         self.step += 1
         self.num_reqs = num_reqs
         self.num_tokens = num_tokens
-        self.write("step", num_reqs=num_reqs, num_tokens=num_tokens)
+        detail = "placeholders" if unknown else ""
+        self.write("step", num_reqs=num_reqs, num_tokens=num_tokens, detail=detail)
 
     @contextmanager
     def drafting(self) -> Iterator[None]:

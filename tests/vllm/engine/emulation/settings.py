@@ -26,6 +26,8 @@ class FaultKind(str, Enum):
 
     EAGER = "eager"
     """The dispatcher finds no graph and returns NONE."""
+    EAGER_ALONE = "eager-alone"
+    """The dispatcher returns NONE when data-parallel ranks have agreed on a graph."""
     LARGER_GRAPH = "larger-graph"
     """The dispatcher returns the next larger graph."""
     SKIPPED_DRAFTER = "skipped-drafter"
@@ -70,6 +72,7 @@ class Emulation(msgspec.Struct, frozen=True, kw_only=True):
         piecewise: The wrapper for piecewise graphs.
         warmups: How often each shape runs before it is captured.
         profile: Whether ``profile_cudagraph_memory`` runs first, with its throw-away captures.
+        asynchronous: Whether steps are scheduled before the tokens of the last one are known.
     """
 
     mode: str = "FULL_AND_PIECEWISE"
@@ -77,6 +80,7 @@ class Emulation(msgspec.Struct, frozen=True, kw_only=True):
     piecewise: Piecewise = Piecewise.WRAPPER
     warmups: int = 1
     profile: bool = False
+    asynchronous: bool = False
 
     @property
     def graphs(self) -> bool:
