@@ -23,7 +23,7 @@ from graphguard.environment import Mode
 from graphguard.errors import AgreementError, RanksDiverged
 from graphguard.session import Session
 from graphguard.signature import CollectiveCall, Signature
-from graphguard.vllm import data_parallel_v1, worker_guard
+from graphguard.vllm import armed, data_parallel_v1, worker_guard
 from graphguard.vllm.data_parallel import DataParallelSteps
 from graphguard.vllm.model_guard import ModelGuard
 from graphguard.vllm.options import Options
@@ -267,11 +267,11 @@ def test_an_answer_of_vllm_that_is_not_known_is_said_and_passed_on(launches: Lau
     assert len(launches.failed) == 1
 
 
-def guarded(parallel: SimpleNamespace, *, experts: bool) -> WorkerGuard:
+def guarded(parallel: SimpleNamespace, *, experts: bool, everywhere: bool = True) -> WorkerGuard:
     """Return the guard of a worker after it was told of its data-parallel ranks."""
     worker = WorkerGuard(Options(Mode.OBSERVE), Session())
     config = SimpleNamespace(parallel_config=parallel, model_config=SimpleNamespace(is_moe=experts))
-    worker._seal_data_parallel(SimpleNamespace(vllm_config=config), None)
+    worker._seal_data_parallel(SimpleNamespace(vllm_config=config), None, everywhere=everywhere)
     return worker
 
 
@@ -290,6 +290,18 @@ def test_ranks_that_are_left_alone_are_said_in_the_workers_line(
     assert worker.data_parallel is None
     assert "; not compared with data-parallel ranks: " in worker.line()
     assert why_not in worker.line()
+
+
+def test_a_rank_that_is_in_a_step_does_not_wait_for_others_to_compare_captures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of them may have no requests, and would not come."""
+    monkeypatch.setattr(armed, "is_armed", lambda part: True)
+
+    worker = guarded(SimpleNamespace(data_parallel_size=2), experts=True, everywhere=False)
+
+    assert worker.data_parallel is None
+    assert "they could not meet when they started" in worker.line()
 
 
 def test_nothing_is_said_of_ranks_that_are_not_there() -> None:
