@@ -157,6 +157,10 @@ def _inputs(create: Callable[..., Any], desc: Any) -> dict[str, Any]:  # noqa: A
 def _outputs(manager: Any, desc: Any) -> list[Any]:  # noqa: ANN401 - vLLM's own
     """Return what a full graph of the target writes; a drafter's writes into the speculator."""
     hidden_states = getattr(manager, "hidden_states", None)
-    if hidden_states is None:
-        return []
-    return [it[: desc.num_tokens] for it in (hidden_states, *manager.aux_hidden_states)]
+    if hidden_states is not None:
+        written = [hidden_states, *manager.aux_hidden_states]
+    else:
+        # A pipeline stage that is not the last one writes what the next one reads.
+        passed_on = getattr(manager, "intermediate_tensors", None)
+        written = [] if passed_on is None else list(passed_on.tensors.values())
+    return [it[: desc.num_tokens] for it in written]

@@ -6,9 +6,8 @@ what vLLM has chosen for a step; it says what should be done, in agreement with 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from graphguard import _core
 from graphguard.batch import BatchDescriptor
@@ -19,30 +18,25 @@ from graphguard.log import logger
 from graphguard.metrics import process_metrics
 from graphguard.metrics.samples import STEP_BUCKETS, STEP_SHIFT
 from graphguard.session import Session, process_rank
-from graphguard.signature import GraphKey, Signature
-from graphguard.table import SignatureTable
 from graphguard.verdict import Action, Reason, Verdict
+from graphguard.vllm.launch_records import record_alone, write_decision
+from graphguard.vllm.left_out import leaving_out, never
+from graphguard.vllm.model_graphs import ModelGraphs
 
 if TYPE_CHECKING:
     from graphguard._core import BlackBox as Ring
     from graphguard.agreed_steps import AgreedSteps
     from graphguard.agreement.group import Agreement
     from graphguard.blackbox.writer import BlackBox
-    from graphguard.decisions import DecisionLog
     from graphguard.vllm.padding import PaddingFinding
 
 _PAD = Action.PAD
-_NO_GROUP = 0xFFFF
-# A flag of graphguard.blackbox.events, which is not loaded before there is a black box.
-_ENFORCE = 2
 
 Take = Callable[[int, int, int, int, int], Verdict | None]
 """``take`` of :class:`graphguard._core.Steps`: a graph, requests, query length, tokens, phase."""
 
-_steps = itertools.count(1)
 
-
-class ModelGuard:
+class ModelGuard(ModelGraphs):
     """What is known of one model's graphs, and the check of its steps.
 
     Args:
@@ -51,11 +45,7 @@ class ModelGuard:
         session: Where signatures are kept for the manifest.
 
     Attributes:
-        key: What its steps are published under.
-        signatures: What was recorded, by graph id.
-        choices: What vLLM calls each graph, by graph id.
         last_verdict: What was decided about the last step, or None before the first.
-        quarantined: Graphs that no rank uses.
         launching: Notes that a launch begins.
         launched: Notes that it has returned.
         take: Checks and publishes a step in one call, which returns the verdict of one that is to
@@ -63,19 +53,8 @@ class ModelGuard:
     """
 
     def __init__(self, role: str, mode: Mode, session: Session) -> None:
-        self.key = GraphKey(role)
-        self.mode = mode
-        self.enforces = mode is Mode.ENFORCE
-        self.signatures: list[Signature] = []
-        self.choices: list[Any] = []
+        super().__init__(role, mode, session)
         self.last_verdict: Verdict | None = None
-        self.quarantined: set[int] = set()
-        self._session = session
-        self._table = SignatureTable()
-        self._requests_family = self._table.add_family(False)
-        self._tokens_family = self._table.add_family(True)
-        self._check_graph = self._table.check_graph
-        self._eager = Verdict(Action.EAGER, Reason.NO_GRAPH)
         self._agreed: list[AgreedSteps] = []
         self._agreements: list[Agreement] = []
         self._ring: Ring | None = None
@@ -85,41 +64,16 @@ class ModelGuard:
         self.launched: Callable[[], None] = self._launches.end
         self.take: Take | None = None
         self._steps: _core.Steps | None = None
-        self._said: set[str] = set()
-        self._replaced: list[int] = []
         self._left_out: list[AgreedSteps] = []
         self._decisions = process_decisions()
         metrics = process_metrics()
         if metrics is not None:
-            metrics.watch(role, self._verdicts)
             metrics.watch_launches(role, self._launches)
 
     @property
     def agreements(self) -> Sequence[Agreement]:
         """The groups of ranks that every step is compared with."""
         return self._agreements
-
-    def add(self, signature: Signature, choice: Any) -> int:  # noqa: ANN401 - vLLM's own
-        """Take what was recorded of a graph, and return its id."""
-        by_requests = signature.batch.num_reqs > 0
-        family = self._requests_family if by_requests else self._tokens_family
-        batch = signature.batch
-        graph = self._table.insert(
-            family, batch.num_reqs, batch.query_len, batch.num_tokens, batch.phase, []
-        )
-        self.signatures.append(signature)
-        self.choices.append(choice)
-        self._session.record(signature)
-        self._record_capture(signature)
-        return graph
-
-    def replace(self, graph: int, signature: Signature) -> None:
-        """Take what was recorded of a graph that was captured again; it is not sealed yet."""
-        self._session.replace(self.signatures[graph], signature)
-        self.signatures[graph] = signature
-        self.quarantined.discard(graph)
-        self._replaced.append(graph)
-        self._record_capture(signature)
 
     def seal(self, agreements: Sequence[Agreement], box: BlackBox | None) -> None:
         """Compare what all ranks captured, and from then on every step.
@@ -145,7 +99,7 @@ class ModelGuard:
             agreed.append(steps)
         self._replaced.clear()
         if not self._left_out:
-            self._left_out = [_leaving_out(self.key, steps.agreement, box) for steps in agreed]
+            self._left_out = [leaving_out(self.key, steps.agreement, box) for steps in agreed]
         self._agreed = agreed
         self._agreements = [steps.agreement for steps in agreed]
         if agreed and agreed[0].ring is not None:
@@ -155,14 +109,6 @@ class ModelGuard:
             if self._launches not in agreement.launches:
                 agreement.launches.append(self._launches)
         self._take_directly()
-
-    def check(self, graph: int | None, batch: BatchDescriptor) -> Verdict:
-        """Say whether the graph that vLLM has chosen fits a batch; None stands for no graph."""
-        if graph is None:
-            return self._eager
-        return self._check_graph(
-            graph, batch.num_reqs, batch.query_len, batch.num_tokens, batch.phase
-        )
 
     def agree(self, verdict: Verdict, graph: int | None, batch: BatchDescriptor) -> Verdict:
         """Publish what this rank is about to do, and return what holds for all ranks.
@@ -178,7 +124,7 @@ class ModelGuard:
         """
         if not self._agreed:
             if self._ring is not None:
-                self._record_alone(verdict, graph, batch)
+                record_alone(self._ring, self._role_name, self, verdict, graph, batch)
         elif self.enforces:
             for steps in self._agreed:
                 verdict = steps.decide(verdict, batch, None)
@@ -222,7 +168,8 @@ class ModelGuard:
         self.last_verdict = verdict
         self._launches.replays = verdict.action <= _PAD
         if self._decisions is not None and verdict.reason is not Reason.EXACT:
-            self._write_decision(self._decisions, verdict, graph, batch)
+            first = self._agreed[0] if self._agreed else None
+            write_decision(self._decisions, first, self, verdict, graph, batch)
         return verdict
 
     def leave_out(self, batch: BatchDescriptor) -> None:
@@ -237,17 +184,6 @@ class ModelGuard:
                 steps.decide(verdict, batch, None)
             else:
                 self._observe(verdict, None, batch, [steps])
-
-    def say_once(self, topic: str, message: str) -> None:
-        """Log a warning, the first time for its topic."""
-        if topic not in self._said:
-            self._said.add(topic)
-            logger().warning("%s; this is said once", message)
-
-    def degraded(self, verdict: Verdict) -> None:
-        """Count a step that does not use the graph that vLLM chose."""
-        if (metrics := process_metrics()) is not None:
-            metrics.degraded(self.key.role, verdict.reason)
 
     def padding_breaks(self, findings: Sequence[PaddingFinding]) -> None:
         """Tell of padded slots that hold what breaks a kernel.
@@ -273,14 +209,6 @@ class ModelGuard:
             f"rank {process_rank()[0]}: {text}",
             verdict=self.last_verdict,
             hint="GRAPHGUARD_PADDED=avoid runs padded steps outside of full graphs",
-        )
-
-    def misfit(self, verdict: Verdict, graph: int, batch: BatchDescriptor) -> str:
-        """Say in words why the graph that vLLM has chosen does not fit."""
-        rank, _ = process_rank()
-        return (
-            f"rank {rank}: vLLM chose {self.signatures[graph]} for {batch}: "
-            f"{verdict.reason.explanation}"
         )
 
     def _observe(
@@ -320,7 +248,7 @@ class ModelGuard:
             agreement,
             self,
             box,
-            fits=self._fits if first else _never,
+            fits=self._fits if first else never,
             runs_eagerly=first,
             vote_seconds=None,
         )
@@ -361,69 +289,3 @@ class ModelGuard:
             self._role_name = box.name(self.key.label)
             self._ring = box.ring.another()
             self._launches.write_to(self._ring)
-
-    def _record_alone(self, verdict: Verdict, graph: int | None, batch: BatchDescriptor) -> None:
-        assert self._ring is not None  # noqa: S101 - the caller has asked
-        digest = 0 if graph is None else int(self.signatures[graph].shared_digest[:16], 16)
-        self._ring.check(
-            self._role_name,
-            _NO_GROUP,
-            next(_steps),
-            digest,
-            batch.num_reqs,
-            batch.query_len,
-            batch.num_tokens,
-            batch.phase,
-            verdict.action,
-            verdict.reason,
-            _ENFORCE if self.enforces else 0,
-        )
-
-    def _write_decision(
-        self, decisions: DecisionLog, verdict: Verdict, graph: int | None, batch: BatchDescriptor
-    ) -> None:
-        launched = verdict.graph if verdict.reason is Reason.ADOPTED else graph
-        first = self._agreed[0] if self._agreed else None
-        decisions.decision(
-            self.key.role,
-            0 if first is None else first.step,
-            batch,
-            verdict.action,
-            verdict.reason,
-            graph=None if launched is None else self.signatures[launched],
-            group=None if first is None else first.agreement.name,
-        )
-
-    def _verdicts(self) -> dict[Verdict, int]:
-        return dict(self._table.counts())
-
-    def _record_capture(self, signature: Signature) -> None:
-        from graphguard.blackbox.events import Event
-        from graphguard.blackbox.writer import process_box
-
-        if (box := process_box()) is not None:
-            box.record(
-                Event.CAPTURE,
-                role=str(signature.key),
-                digest=int(signature.shared_digest[:16], 16),
-                batch=signature.batch,
-                detail=len(signature.collectives),
-            )
-
-
-class _LeftOut(NamedTuple):
-    """Stands for the graphs of a model that is not run."""
-
-    key: GraphKey
-    signatures: tuple[Signature, ...] = ()
-
-
-def _leaving_out(key: GraphKey, agreement: Agreement, box: BlackBox | None) -> AgreedSteps:
-    from graphguard.agreed_steps import AgreedSteps
-
-    graphs = _LeftOut(GraphKey(key.role, key.mode, "left out"))
-    return AgreedSteps(agreement, graphs, box, fits=_never, runs_eagerly=False, vote_seconds=None)
-
-
-def _never(graph: int, batch: BatchDescriptor, inputs: object) -> None:
-    del graph, batch, inputs

@@ -13,10 +13,10 @@ from typing import Any
 from graphguard import _core
 from graphguard.batch import BatchDescriptor
 from graphguard.errors import GuardMismatch
-from graphguard.signature import GraphKey, GraphMode
 from graphguard.verdict import Action, Reason, Verdict
 from graphguard.vllm.batches import Batches
 from graphguard.vllm.captures import Captures, Choice
+from graphguard.vllm.families_v1 import Sizes, batch_captured_for, key_of, sizes_of
 from graphguard.vllm.model_guard import ModelGuard
 from graphguard.vllm.options import OnMismatch, Options
 from graphguard.vllm.padding import PaddingFinding, violations
@@ -29,9 +29,6 @@ Again = Callable[..., tuple[Any, Any]]
 BatchSizes = tuple[int, int, int, int]
 """What a step wants to run: requests, the longest query, tokens, phase. Making a descriptor of it
 takes longer than a check."""
-
-Sizes = tuple[int, int | None, int]
-"""Tokens, requests and LoRAs of a graph."""
 
 _PAD = Action.PAD
 _ADOPTED = Reason.ADOPTED
@@ -63,6 +60,7 @@ class StepsV1:
         self.batch = Batches().of
         self.input_batch: Any = None
         self.phase: Callable[[int], int] = _not_read
+        self.batch = Batches().of
         self._options = options
         self._avoids_padding = options.avoids_padding
         self._full_graphs: dict[Sizes, int] = {}
@@ -84,7 +82,7 @@ class StepsV1:
         self._full, self._piecewise = modes[_FULL], modes[_PIECEWISE]
         for choice in captures.choices:
             graphs = self._full_graphs if choice.mode == _FULL else self._piecewise_graphs
-            sizes = _sizes(choice.descriptor)
+            sizes = sizes_of(choice.descriptor)
             if sizes not in graphs:
                 batch = batch_captured_for(choice)
                 key = key_of(self.guard.key.role, choice, batch)
@@ -178,7 +176,7 @@ class StepsV1:
             graphs = self._piecewise_graphs
         else:
             return None
-        # As _sizes() does it: hashing the descriptor takes twice as long.
+        # As sizes_of() does it: hashing the descriptor takes twice as long.
         return graphs.get((descriptor.num_tokens, descriptor.num_reqs, descriptor.num_active_loras))
 
     def _note_padding(self, verdict: Verdict, chosen: Any, sizes: BatchSizes) -> None:  # noqa: ANN401
@@ -250,7 +248,7 @@ class StepsV1:
         graphs = self._piecewise_graphs
         if self._options.on_mismatch is not OnMismatch.EAGER and chosen[0] is self._full:
             other = again(invalid_modes={self._full})
-            graph = graphs.get(_sizes(other[1])) if other[0] is self._piecewise else None
+            graph = graphs.get(sizes_of(other[1])) if other[0] is self._piecewise else None
             if graph is not None and graph not in self.guard.quarantined:
                 found = self.guard.check(graph, batch)
                 if found.action <= _PAD:
@@ -273,11 +271,6 @@ class StepsV1:
         return self._modes[choice.mode], choice.descriptor
 
 
-def _sizes(descriptor: Any) -> Sizes:  # noqa: ANN401 - vLLM's own
-    """Return what tells the graphs of a mode apart: hashing the descriptor takes twice as long."""
-    return descriptor.num_tokens, descriptor.num_reqs, descriptor.num_active_loras
-
-
 def _extent(descriptor: Any, sizes: BatchSizes) -> Extent | None:  # noqa: ANN401 - vLLM's own
     """Return how far a full graph is padded."""
     if not descriptor.num_reqs:
@@ -290,28 +283,3 @@ def _extent(descriptor: Any, sizes: BatchSizes) -> Extent | None:  # noqa: ANN40
 
 def _not_read(num_reqs: int) -> int:
     raise LookupError(f"the phase of {num_reqs} requests is asked before their arrays were taken")
-
-
-def batch_captured_for(choice: Choice) -> BatchDescriptor:
-    """Return the descriptor that a graph of vLLM stands for.
-
-    A uniform full graph is for decodes of ``num_tokens / num_reqs`` query tokens each. Every other
-    one takes any requests of that many tokens.
-    """
-    descriptor: Any = choice.descriptor
-    if choice.mode == _FULL and descriptor.uniform and descriptor.num_reqs:
-        query_len, rest = divmod(descriptor.num_tokens, descriptor.num_reqs)
-        if rest == 0:
-            return BatchDescriptor.of(descriptor.num_reqs, query_len)
-    return BatchDescriptor.tokens(descriptor.num_tokens)
-
-
-def key_of(role: str, choice: Choice, batch: BatchDescriptor) -> GraphKey:
-    """Return the family of a graph of vLLM."""
-    mode = GraphMode.FULL if choice.mode == _FULL else GraphMode.PIECEWISE
-    words = []
-    if mode is GraphMode.FULL and batch.num_reqs == 0:
-        words.append("mixed")
-    if loras := getattr(choice.descriptor, "num_active_loras", 0):
-        words.append(f"{loras} LoRA")
-    return GraphKey(role, mode, ", ".join(words))

@@ -142,20 +142,29 @@ class WorkerGuard:
         for steps in self.models:
             role = steps.guard.key.role
             steps.guard.seal(groups.agreements(self.options.mode, role), box)
-        if everywhere:
-            self._seal_data_parallel(runner, box)
+        if everywhere or self.data_parallel is None:
+            self._seal_data_parallel(runner, box, everywhere=everywhere)
         self._session.mode = self.options.mode
         if environment.directory() is not None:
             logger().info("manifest written to %s", self._session.write_manifest())
         logger().info("%s", self.line())
 
-    def _seal_data_parallel(self, runner: Any, box: BlackBox | None) -> None:  # noqa: ANN401
+    def _seal_data_parallel(
+        self,
+        runner: Any,  # noqa: ANN401 - vLLM's own
+        box: BlackBox | None,
+        *,
+        everywhere: bool,
+    ) -> None:
         """Compare with data-parallel ranks what was captured, where they launch together."""
         from graphguard.vllm.data_parallel import DataParallelSteps
 
         try:
             coupled, self._alone = groups.data_parallel_coupling(runner.vllm_config)
             if not coupled or not armed.is_armed("data-parallel"):
+                return
+            if not everywhere:
+                self._alone = "they could not meet when they started"
                 return
             if self.data_parallel is None:
                 agreement = groups.data_parallel_agreement(self.options.mode)

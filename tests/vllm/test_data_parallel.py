@@ -7,6 +7,7 @@ has two real ones in a running engine.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from graphguard.agreement import members
 from graphguard.agreement.group import Agreement
 from graphguard.agreement.store import GroupMembers
 from graphguard.batch import BatchDescriptor
@@ -21,9 +23,11 @@ from graphguard.environment import Mode
 from graphguard.errors import AgreementError, RanksDiverged
 from graphguard.session import Session
 from graphguard.signature import CollectiveCall, Signature
-from graphguard.vllm import data_parallel_v1, worker_guard
+from graphguard.vllm import armed, data_parallel_v1, worker_guard
 from graphguard.vllm.data_parallel import DataParallelSteps
 from graphguard.vllm.model_guard import ModelGuard
+from graphguard.vllm.options import Options
+from graphguard.vllm.worker_guard import WorkerGuard
 from tests.unit.agreement.ranks import all_at_once, memory
 from tests.vllm import dispatchers
 from tests.vllm.v2.versions import VERSIONS, check
@@ -170,8 +174,8 @@ def test_calls_within_tensor_parallel_groups_may_be_on_other_ranks(count: int) -
     store, ranks = memory(), (0, 2)
     steps = []
     for place in range(2):
-        members = GroupMembers(place, ranks, "dp:0[0,2]")
-        agreement = Agreement(store, members, Mode.OBSERVE, seconds=20.0)
+        mine = GroupMembers(place, ranks, "dp:0[0,2]")
+        agreement = Agreement(store, mine, Mode.OBSERVE, seconds=20.0)
         steps.append(DataParallelSteps(agreement, None))
 
     def sealing(place: int) -> Callable[[], bool]:
@@ -261,3 +265,72 @@ def test_an_answer_of_vllm_that_is_not_known_is_said_and_passed_on(launches: Lau
 
     assert launches.told == []
     assert len(launches.failed) == 1
+
+
+def guarded(parallel: SimpleNamespace, *, experts: bool, everywhere: bool = True) -> WorkerGuard:
+    """Return the guard of a worker after it was told of its data-parallel ranks."""
+    worker = WorkerGuard(Options(Mode.OBSERVE), Session())
+    config = SimpleNamespace(parallel_config=parallel, model_config=SimpleNamespace(is_moe=experts))
+    worker._seal_data_parallel(SimpleNamespace(vllm_config=config), None, everywhere=everywhere)
+    return worker
+
+
+@pytest.mark.parametrize(
+    ("parallel", "experts", "why_not"),
+    [
+        (SimpleNamespace(data_parallel_size=2), False, "a dense model run on their own"),
+        (SimpleNamespace(data_parallel_size=2, enable_elastic_ep=True), True, "changes its ranks"),
+    ],
+)
+def test_ranks_that_are_left_alone_are_said_in_the_workers_line(
+    parallel: SimpleNamespace, experts: bool, why_not: str
+) -> None:
+    worker = guarded(parallel, experts=experts)
+
+    assert worker.data_parallel is None
+    assert "; not compared with data-parallel ranks: " in worker.line()
+    assert why_not in worker.line()
+
+
+def test_a_rank_that_is_in_a_step_does_not_wait_for_others_to_compare_captures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of them may have no requests, and would not come."""
+    monkeypatch.setattr(armed, "is_armed", lambda part: True)
+
+    worker = guarded(SimpleNamespace(data_parallel_size=2), experts=True, everywhere=False)
+
+    assert worker.data_parallel is None
+    assert "they could not meet when they started" in worker.line()
+
+
+def test_nothing_is_said_of_ranks_that_are_not_there() -> None:
+    worker = guarded(SimpleNamespace(data_parallel_size=1), experts=True)
+
+    assert worker.line().endswith("no model; no ranks to compare")
+
+
+def test_ranks_of_other_nodes_are_said_in_the_workers_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first two ranks share memory, and the third has its own.
+    nodes = {"0": "a", "1": "a", "2": "b"}
+    monkeypatch.setattr(members, "_memory", lambda: nodes[threading.current_thread().name])
+    store, names = memory(), {}
+
+    def joining(rank: int) -> Callable[[], bool]:
+        agreement = Agreement(
+            store, GroupMembers(rank, (0, 1, 2), "dp:0[0-2]"), Mode.OBSERVE, seconds=20.0
+        )
+        names[rank] = agreement
+
+        def join() -> bool:
+            threading.current_thread().name = str(rank)
+            return agreement.join()
+
+        return join
+
+    assert all_at_once([joining(rank) for rank in range(3)]) == [True] * 3
+    worker = WorkerGuard(Options(Mode.OBSERVE), Session())
+    worker.data_parallel = DataParallelSteps(names[0], None)
+
+    assert "compared with the ranks of dp:0[0-2] (of which rank 2 on other nodes" in worker.line()
+    assert names[2].remote_ranks == (0, 1)

@@ -27,6 +27,11 @@ def test_graphs_are_captured_again(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_graphs_of_one_size_are_told_apart(version: str) -> None:
+    assert "passed" in check(version, "variants")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_the_plugin_arms_every_part_of_the_runner(version: str) -> None:
     found = armed(version)
 

@@ -175,6 +175,15 @@ def test_a_fault_in_looking_does_not_reach_the_engine(
     assert "padded slots are not checked: ZeroDivisionError" in caplog.text
 
 
+def test_sound_padding_of_a_drafters_decodes_is_no_finding(arm: Arm) -> None:
+    engine = Drafting(arm, "enforce")
+
+    for reqs in (11, 5, 7, 11):
+        engine.run([DECODING] * reqs)
+
+    assert engine.agreed[1] == "11x1 -> drafter/full/decode 12x1"
+
+
 def test_the_padded_lengths_of_a_drafters_decodes_are_sampled(arm: Arm) -> None:
     engine = Drafting(arm, "enforce")
     drafter = engine.drafter
@@ -183,11 +192,10 @@ def test_the_padded_lengths_of_a_drafters_decodes_are_sampled(arm: Arm) -> None:
 
     def looking(desc: Any, extent: Any) -> None:
         looked.append(extent)
+        drafter.input_buffers.seq_lens[11] = 1
         look(desc, extent)
 
     vars(drafter.decode_cudagraph_manager)[padding_v2.LOOK] = looking
-    drafter.input_buffers.query_start_loc[:] = 11
-    drafter.input_buffers.seq_lens[11] = 1
 
     # 11 requests go to the drafter's graph of 12.
     engine.run([DECODING] * 11)

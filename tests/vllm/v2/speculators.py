@@ -17,10 +17,11 @@ from tests.vllm.v2 import stand_ins
 
 _KERNELS = (
     "prepare_eagle_inputs",
-    "prepare_eagle_decode",
     "prepare_prefill_inputs",
-    "prepare_decode_inputs",
 )
+
+
+_DECODES = ("prepare_eagle_decode", "prepare_decode_inputs")
 
 
 def module() -> Any:
@@ -31,6 +32,15 @@ def module() -> Any:
             if "propose" in vars(getattr(found, speculator)):
                 return found
     raise AssertionError("this vLLM has no speculator that is known")
+
+
+def padded_decodes(draft_tokens: torch.Tensor, *given: Any, **_: Any) -> None:
+    """Stand for the kernel that prepares decodes: pad them as it does."""
+    num_reqs = len(draft_tokens)
+    buffers = next(it for it in given if "query_start_loc" in getattr(it, "__dict__", {}))
+    starts = torch.arange(len(buffers.query_start_loc), dtype=torch.int32)
+    buffers.query_start_loc.copy_(starts.clamp(max=num_reqs))
+    buffers.seq_lens[num_reqs:] = 0
 
 
 @contextlib.contextmanager
@@ -44,6 +54,7 @@ def without_kernels() -> Iterator[None]:
         with contextlib.suppress(ModuleNotFoundError):
             managers.append(importlib.import_module(f"{package}.{name}"))
     stand_in: dict[str, Any] = {name: lambda *_, **__: None for name in _KERNELS}
+    stand_in |= dict.fromkeys(_DECODES, padded_decodes)
     stand_in["build_slot_mappings_by_layer"] = lambda *_, **__: {}
     stand_in["prepare_inputs_to_capture"] = stand_ins.prepared_inputs
     with contextlib.ExitStack() as patched:
