@@ -71,6 +71,8 @@ _ENGINES = {
 MAX_SEARCHED = 200_000
 MAX_VALUE = 4000
 MAX_VALUES = 2000
+ENOUGH_LINES = 500
+"""Of so many lines that tell their engine, the most decide which it is."""
 
 
 class Configuration:
@@ -87,7 +89,7 @@ class Configuration:
         self._resolved: set[str] = set()
         self._said: dict[str, dict[str, Setting]] = {}
         self._times: Counter[tuple[str, str]] = Counter()
-        self._engines: dict[str, int] = {}
+        self._engines: Counter[str] = Counter()
 
     @property
     def engine(self) -> str | None:
@@ -98,9 +100,8 @@ class Configuration:
     def take(self, line: Line) -> None:
         """Take what a line says."""
         text = f"{line.source} {line.process} {line.message[:MAX_SEARCHED]}"
-        for name, pattern in _ENGINES.items():
-            if pattern.search(text[:4000]):
-                self._engines[name] = self._engines.get(name, 0) + 1
+        if self._engines.total() < ENOUGH_LINES:
+            self._engines.update(n for n, each in _ENGINES.items() if each.search(text[:4000]))
         if self.version is None and (match := _VERSION.search(text)):
             self.version = Setting(_found(match).rstrip(".,)"), line.number)
         if not _HINT.search(text):

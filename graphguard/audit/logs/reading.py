@@ -55,7 +55,7 @@ def read_bytes(content: bytes, path: str = "", bundle: Bundle | None = None) -> 
 def read_stream(stream: BinaryIO, path: str, bundle: Bundle | None = None) -> Diagnosis:
     """Read a log from a stream of bytes."""
     told = Collected()
-    told.finish(scan(_Decoded(stream).read, told.take))
+    told.finish(scan(_Decoded(stream).read, told.take, lambda: told.configuration.engine))
     return _diagnose(told, path, bundle)
 
 
