@@ -1,7 +1,7 @@
 """How fast ``graphguard diagnose`` reads a large log, beside ``grep -c`` of one pattern.
 
-Run as ``python -m benchmarks.log_reading [--megabytes 1024] [--repeats 3]``. The log is written to a
-temporary folder and removed: mostly access lines and throughput of a server, one refused request
+Run as ``python -m benchmarks.log_reading [--megabytes 1024] [--repeats 3]``. The log is written to
+a temporary folder and removed: mostly access lines and throughput of a server, one refused request
 with its traceback in about 4 MB, and at the end a hang with a dump. ``--errors`` writes the worst
 case instead, a log in which every line is of an error.
 """
@@ -54,7 +54,9 @@ def part(generator: random.Random, *, errors: bool) -> bytes:
 
 
 def _served(generator: random.Random) -> Iterator[str]:
-    second = f"{generator.randrange(24):02}:{generator.randrange(60):02}:{generator.randrange(60):02}"
+    second = (
+        f"{generator.randrange(24):02}:{generator.randrange(60):02}:{generator.randrange(60):02}"
+    )
     for _ in range(generator.randrange(4, 40)):
         port = generator.randrange(1024, 65536)
         yield (
@@ -63,18 +65,21 @@ def _served(generator: random.Random) -> Iterator[str]:
         )
     rate, running = generator.random() * 4000 + 1, generator.randrange(1, 128)
     yield (
-        f"(APIServer pid=1) INFO 11-20 {second} [loggers.py:259] Engine 000: Avg prompt throughput: "
-        f"{rate * 3:.1f} tokens/s, Avg generation throughput: {rate:.1f} tokens/s, Running: {running} "
+        f"(APIServer pid=1) INFO 11-20 {second} [loggers.py:259] Engine 000: Avg prompt "
+        f"throughput: {rate * 3:.1f} tokens/s, Avg generation throughput: {rate:.1f} tokens/s, "
+        f"Running: {running} "
         "reqs, Waiting: 0 reqs, GPU KV cache usage: 41.3%, Prefix cache hit rate: 12.0%"
     )
 
 
 def _traceback(generator: random.Random) -> Iterator[str]:
-    start = f"(APIServer pid=1) ERROR 11-20 10:{generator.randrange(60):02}:00 [serving_chat.py:244]"
+    start = (
+        f"(APIServer pid=1) ERROR 11-20 10:{generator.randrange(60):02}:00 [serving_chat.py:244]"
+    )
     yield f"{start} Error in preprocessing prompt inputs"
     yield f"{start} Traceback (most recent call last):"
     for line in range(6):
-        yield f'{start}   File "/opt/venv/lib/vllm/entrypoints/serving.py", line {line}, in preprocess'
+        yield f'{start}   File "/opt/venv/vllm/entrypoints/serving.py", line {line}, in preprocess'
     yield f"{start} ValueError: This model's maximum context length is {generator.randrange(9999)}"
 
 

@@ -91,13 +91,16 @@ class Collected:
             for match in _NAMED.finditer(line.message[:_MAX_NAMED]):
                 self.named.setdefault(match[0], line)
         wanted = max(self._take_dump(line), self._take_stack(line), self._take_event(line))
-        if "shm_broadcast" in line.message and (match := SHM_FRAME.search(line.message[:4000])):
-            self.frames.setdefault(match["function"], line)
+        frame = SHM_FRAME.search(line.message[:4000]) if "shm_broadcast" in line.message else None
+        if frame is not None:
+            self.frames.setdefault(frame["function"], line)
         return wanted
 
     def of(self, *kinds: str) -> list[Event]:
         """Return the events of some kinds, in order."""
-        events = [event for kind in kinds if kind in self._events for event in self._events[kind].all()]
+        events = [
+            event for kind in kinds if kind in self._events for event in self._events[kind].all()
+        ]
         return sorted(events, key=lambda event: event.line.number)
 
     def count(self, kind: str) -> int:
@@ -198,7 +201,8 @@ def _merged(old: ScheduledStep, new: ScheduledStep, what: str) -> ScheduledStep:
 def quote(line: Line, start: int = 0) -> Evidence:
     """Return a line as evidence: its number and the start of what it says."""
     text = line.message[start : start + 4 * MAX_QUOTED].strip()
-    return Evidence(line.number, text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 1] + "…")
+    short = text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 1]}…"
+    return Evidence(line.number, short)
 
 
 def quotes(events: Sequence[Event], most: int = 5) -> tuple[Evidence, ...]:

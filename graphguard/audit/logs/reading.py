@@ -116,18 +116,19 @@ def _notes(situation: Situation, bundle: Bundle | None) -> Iterator[str]:
     if situation.start_up:
         last = situation.start_up[-1].line.number
         yield (
-            f"{len(situation.start_up)} warning(s) of the queue up to line {last} are from start-up, "
-            "which ended well: graphs were captured or weights loaded meanwhile"
+            f"{len(situation.start_up)} warning(s) of the queue up to line {last} are from "
+            "start-up, which ended well: graphs were captured or weights loaded meanwhile"
         )
     if situation.passed:
         last = situation.passed[-1].line.number
-        yield f"{len(situation.passed)} warning(s) of the queue up to line {last} passed: steps ended after"
+        count = len(situation.passed)
+        yield f"{count} warning(s) of the queue up to line {last} passed: steps ended after"
     errors = told.count("exception")
     if errors and not situation.raised and not situation.queue and not situation.causes:
         line = quote(told.of("exception")[0].line)
         yield f"{errors} exception(s), the first on line {line.line}, ended no engine: {line.text}"
     if told.dump is not None and any("step_counter=0" in each.text for each in told.dump_lines):
-        yield "step_counter=0 is a counter of data-parallel waves, always 0 without them; it is no sign"
+        yield "step_counter counts data-parallel waves and is always 0 without them; it is no sign"
     if told.lines and told.configuration.engine is None:
         yield "no line of vLLM, SGLang, TensorRT-LLM or PyTorch's NCCL was recognised"
     if not told.lines:

@@ -8,6 +8,7 @@ regular expression with alternatives. Memory is bounded by one block and one lin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+
 BLOCK_BYTES = 1 << 20
 END_BYTES = 1 << 17
 """How much of the end is read line by line."""
@@ -30,13 +31,16 @@ _OF_ALL = (
     b"Killed process ",
     ENGINE_STARTS,
 )
-_OF_VLLM = (b" block found in ", b"generation throughput: 0.0 ")
+_OF_VLLM = (b" block found in ", b"generation throughput: 0.0 ", b"init engine (profile")
 _OF_OTHERS = (
     b"atchdog timeout (self.",
     b"Hang detected on rank",
     b"sigquit from a child",
     b"SIGQUIT received",
     b'): "MainThread"',
+    b"cur_batch",
+    b"Error in event loop",
+    b"fired up and ready",
 )
 # In a log of vLLM these stand on lines of level ERROR.
 _DUMPS = (b"SchedulerOutput(", b"SchedulerStats(")
@@ -54,6 +58,7 @@ def anchors(engine: str | None) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         everything = (*_OF_ALL, *_OF_VLLM, *_OF_OTHERS, *_DUMPS)
         return everything, (*_PROGRESS_OF_VLLM, *_PROGRESS_OF_OTHERS)
     return (*_OF_ALL, *_OF_OTHERS), _PROGRESS_OF_OTHERS
+
 
 Read = Callable[[int], bytes]
 Feed = Callable[[int, bytes], int]

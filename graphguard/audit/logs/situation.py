@@ -1,4 +1,4 @@
-"""What happened, in which order: the events of a log sorted into causes, symptoms and what passed."""
+"""What happened, in which order: events sorted into causes, symptoms and what passed."""
 
 from __future__ import annotations
 
@@ -129,7 +129,11 @@ class Situation:
 
     def _before_the_end(self, events: Sequence[Event]) -> list[Event]:
         """Return deaths that are no consequence of the end, in which processes are ended too."""
-        ends = [event.line.number for event in self.told.of(*GAVE_UP, "ended") if event.kind != "crashed"]
+        ends = [
+            event.line.number
+            for event in self.told.of(*GAVE_UP, "ended")
+            if event.kind != "crashed"
+        ]
         end = min(ends, default=self.told.lines + 1)
         return [event for event in events if event.line.number < end]
 
