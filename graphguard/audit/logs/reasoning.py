@@ -122,7 +122,7 @@ def _of_hang(situation: Situation, step: Step | None) -> Iterator[Reading]:
 def _excluded(situation: Situation, step: Step | None, named: set[Cause]) -> Iterator[Reading]:
     if situation.hung:
         yield from _excluded_by_hang(situation)
-    elif situation.causes:
+    elif named & {Cause.MESSAGE_QUEUE, Cause.WORKER_ERROR, Cause.PROCESS_DIED}:
         first = situation.causes[0]
         after = [*situation.timeouts, *situation.waiting]
         why = "the error came first; that others waited for the process is a consequence"
@@ -203,6 +203,11 @@ def _excluded_by_step(step: Step, situation: Situation) -> Iterator[Reading]:
 def _undecided(situation: Situation, step: Step | None) -> Iterator[Reading]:
     """Yield what fits a step that does not end and that this log cannot tell apart."""
     if not situation.hung:
+        explained = situation.queue or situation.raised or situation.deaths
+        if situation.fatal is not None and not explained:
+            why = "the engine gave up, and the lines before it do not say why"
+            for cause in (Cause.STALL, Cause.WORKER_ERROR, Cause.PROCESS_DIED):
+                yield Reading(cause=cause, why=why, evidence=quotes([situation.fatal]))
         return
     symptoms = quotes([*situation.waiting[:1], *situation.timeouts[:1]])
     known = step.evidence if step is not None else ()
