@@ -71,7 +71,10 @@ def _of_graphs(situation: Situation, stall: Sequence[Evidence]) -> Iterator[Advi
     settings = situation.told.configuration.settings
     mode, method = settings.get("cudagraph_mode"), settings.get("method")
     if situation.told.configuration.engine == "vllm":
-        if method is not None:
+        runner = settings.get("runner")
+        # The drafter of the V1 runner has piecewise graphs only, and none in this mode.
+        eager = mode is not None and mode.value == "FULL_DECODE_ONLY"
+        if method is not None and not (eager and (runner is None or runner.value == "V1")):
             what = 'run the drafter eagerly: --speculative-config with "enforce_eager": true'
             said = Evidence(method.line, f"method {method.value}")
             yield Advice(what, "it tells the drafter's graphs from the target's", (said,))
@@ -80,7 +83,7 @@ def _of_graphs(situation: Situation, stall: Sequence[Evidence]) -> Iterator[Advi
             why = "if it hangs too, it is not the graphs"
             yield Advice("run once with --enforce-eager", why, tuple(known))
     nccl = settings.get("nccl")
-    if nccl is not None and nccl.value.startswith("2.28."):
+    if nccl is not None and nccl.value.startswith("2.28.") and "several_nodes" in settings:
         what = "try NCCL 2.30.4 or newer (VLLM_NCCL_SO_PATH)"
         why = "captured collectives hung across nodes, and reporters were rid of it so (#40969)"
         yield Advice(what, why, (Evidence(nccl.line, f"nccl {nccl.value}"),))
