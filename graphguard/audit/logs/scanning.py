@@ -23,7 +23,6 @@ ENGINE_STARTS = b"Initializing a"
 _OF_ALL = (
     b"ERROR",
     b"Error: ",
-    b"Traceback (most recent",
     b"ProcessGroupNCCL",
     b" NCCL WARN ",
     b"NVRM: Xid (PCI:",
@@ -42,7 +41,8 @@ _OF_OTHERS = (
     b"Error in event loop",
     b"fired up and ready",
 )
-# In a log of vLLM these stand on lines of level ERROR.
+# In a log of vLLM what matters of these is on lines of level ERROR.
+_TRACEBACK = b"Traceback (most recent"
 _DUMPS = (b"SchedulerOutput(", b"SchedulerStats(")
 
 _PROGRESS_OF_VLLM = (b"generation throughput: ",)
@@ -55,9 +55,9 @@ def anchors(engine: str | None) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     if engine == "vllm":
         return (*_OF_ALL, *_OF_VLLM), _PROGRESS_OF_VLLM
     if engine is None:
-        everything = (*_OF_ALL, *_OF_VLLM, *_OF_OTHERS, *_DUMPS)
+        everything = (*_OF_ALL, *_OF_VLLM, *_OF_OTHERS, _TRACEBACK, *_DUMPS)
         return everything, (*_PROGRESS_OF_VLLM, *_PROGRESS_OF_OTHERS)
-    return (*_OF_ALL, *_OF_OTHERS), _PROGRESS_OF_OTHERS
+    return (*_OF_ALL, *_OF_OTHERS, _TRACEBACK), _PROGRESS_OF_OTHERS
 
 
 Read = Callable[[int], bytes]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -86,16 +87,12 @@ def test_what_cannot_be_read_ends_with_2(
 def test_a_pipe_is_read_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    writer = os.fork()
-    if writer == 0:
-        # Only what cannot raise: this process must not come back into the test.
-        descriptor = os.open(pipe, os.O_WRONLY)
-        os.write(descriptor, b"EngineCore encountered a fatal error.\n")
-        os._exit(0)
-    try:
-        assert main(["diagnose", str(pipe)]) == 1
-    finally:
-        os.waitpid(writer, 0)
+    write = 'echo "EngineCore encountered a fatal error." > "$0"'
+    with subprocess.Popen(["sh", "-c", write, str(pipe)]) as writer:
+        try:
+            assert main(["diagnose", str(pipe)]) == 1
+        finally:
+            writer.kill()
     assert "it ended on line 1" in capsys.readouterr().out
 
 
