@@ -72,6 +72,8 @@ class _Decoded:
         block = self._stream.read(size)
         if not self._begun:
             self._begun = True
+            # A pipe may give a single byte, and the mark has two.
+            block += self._stream.read(1) if len(block) == 1 else b""
             if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 self._decoder = codecs.getincrementaldecoder("utf-16")("replace")
         if self._decoder is None or not block:
