@@ -125,6 +125,9 @@ def _notes(situation: Situation, bundle: Bundle | None) -> Iterator[str]:
         last = situation.passed[-1].line.number
         count = len(situation.passed)
         yield f"{count} warning(s) of the queue up to line {last} passed: steps ended after"
+    if situation.idle:
+        count, last = len(situation.idle), situation.idle[-1].line.number
+        yield f"{count} warning(s) of the queue up to line {last} came while no request was running"
     errors = told.count("exception")
     if errors and not situation.raised and not situation.queue and not situation.causes:
         line = quote(told.of("exception")[0].line)
