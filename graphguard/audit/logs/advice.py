@@ -10,8 +10,8 @@ from graphguard.audit.logs.situation import Situation
 
 _CURES = {
     Cause.MESSAGE_QUEUE: (
-        "take vllm-project/vllm#40303 (the reported cure; it was not merged), or a Python other than "
-        "3.12",
+        "take vllm-project/vllm#40303 (the reported cure; it was not merged), or another Python "
+        "than 3.12",
         "the error is that of #35104, whose reporter saw no more of it with this change",
     ),
     Cause.WORKER_ERROR: (
@@ -20,8 +20,8 @@ _CURES = {
         "the time-outs after it are a consequence",
     ),
     Cause.PROCESS_DIED: (
-        "look for what ended it: the kernel's log (dmesg, oom), the container's memory limit, the exit "
-        "code (-9 killed, -11 crashed), core files, Xid messages",
+        "look for what ended it: the kernel's log (dmesg, oom), the container's memory limit, the "
+        "exit code (-9 killed, -11 crashed), core files, Xid messages",
         "the log says that a process ended and not why",
     ),
     Cause.SLOW: (
@@ -43,11 +43,13 @@ def _advice(situation: Situation, step: Step | None, readings: Readings) -> Iter
             yield Advice(what, why, by_cause[cause].evidence)
     if Cause.RANK in by_cause:
         reading = by_cause[Cause.RANK]
-        what = "record what every rank captures and launches (GRAPHGUARD_DIR), then graphguard audit"
+        what = (
+            "record what every rank captures and launches (GRAPHGUARD_DIR), then graphguard audit"
+        )
         yield Advice(what, "it names the first difference", reading.evidence)
     if Cause.SHAPE in by_cause:
         what = "run with VLLM_USE_V2_MODEL_RUNNER=1 on vLLM 0.33, or with cudagraph_mode PIECEWISE"
-        why = "the V2 runner of 0.33 asks for the phase (#51865); piecewise graphs are not chosen by it"
+        why = "the V2 runner of 0.33 asks for the phase (#51865); piecewise graphs do not need it"
         yield Advice(what, why, by_cause[Cause.SHAPE].evidence)
     if not situation.hung:
         return
@@ -60,7 +62,7 @@ def _advice(situation: Situation, step: Step | None, readings: Readings) -> Iter
 
 def _of_padding(step: Step) -> Iterator[Advice]:
     tokens = step.num_tokens
-    what = f"capture {tokens} tokens exactly (cudagraph_capture_sizes with {tokens}), and see if it hangs"
+    what = f"capture {tokens} tokens exactly (in cudagraph_capture_sizes), and see if it hangs"
     why = f"it takes the {step.padded_slots} padded slot(s) away and changes nothing else"
     yield Advice(what, why, step.evidence)
 
@@ -69,18 +71,21 @@ def _of_graphs(situation: Situation, stall: Sequence[Evidence]) -> Iterator[Advi
     settings = situation.told.configuration.settings
     mode, method = settings.get("cudagraph_mode"), settings.get("method")
     if situation.told.configuration.engine == "vllm":
-        if method is not None:
+        runner = settings.get("runner")
+        # The drafter of the V1 runner has piecewise graphs only, and none in this mode.
+        eager = mode is not None and mode.value == "FULL_DECODE_ONLY"
+        if method is not None and not (eager and (runner is None or runner.value == "V1")):
             what = 'run the drafter eagerly: --speculative-config with "enforce_eager": true'
-            evidence = (Evidence(method.line, f"method {method.value}"),)
-            yield Advice(what, "it tells the drafter's graphs from the target's", evidence)
+            said = Evidence(method.line, f"method {method.value}")
+            yield Advice(what, "it tells the drafter's graphs from the target's", (said,))
         if mode is None or mode.value != "NONE":
-            evidence = (Evidence(mode.line, f"cudagraph_mode {mode.value}"),) if mode else tuple(stall)
-            what = "run once with --enforce-eager"
-            yield Advice(what, "if it hangs too, it is not the graphs", evidence)
+            known = [Evidence(mode.line, f"cudagraph_mode {mode.value}")] if mode else stall
+            why = "if it hangs too, it is not the graphs"
+            yield Advice("run once with --enforce-eager", why, tuple(known))
     nccl = settings.get("nccl")
-    if nccl is not None and nccl.value.startswith("2.28."):
+    if nccl is not None and nccl.value.startswith("2.28.") and "several_nodes" in settings:
         what = "try NCCL 2.30.4 or newer (VLLM_NCCL_SO_PATH)"
-        why = "several reporters of hangs of captured collectives across nodes were rid of them (#40969)"
+        why = "captured collectives hung across nodes, and reporters were rid of it so (#40969)"
         yield Advice(what, why, (Evidence(nccl.line, f"nccl {nccl.value}"),))
 
 
@@ -93,7 +98,7 @@ def _to_collect(
         why = "they tell a process that is stuck on the host from one that waits for the device"
         yield Advice(what, why, evidence)
     if any(reading.cause in (Cause.RANK, Cause.SHAPE, Cause.PADDING) for reading in undecided):
-        what = "run with graphguard's plugin in observe mode, GRAPHGUARD_DIR set, and diagnose --bundle"
+        what = "run with graphguard's plugin in observe mode and GRAPHGUARD_DIR, and use --bundle"
         why = "manifests and black boxes say what each rank captured and launched last"
         yield Advice(what, why, evidence)
     if situation.told.dump is None and situation.told.configuration.engine == "vllm":

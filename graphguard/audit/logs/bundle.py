@@ -118,7 +118,9 @@ def _launched(paths: list[Path], notes: list[str]) -> Reading | None:
         notes.append(f"bundle: {error.message}")
         return None
     seen = merge(chosen.boxes)
-    notes.append(f"bundle: {len(seen.boxes)} black box(es) read, {len(chosen.unreadable)} not readable")
+    notes.append(
+        f"bundle: {len(seen.boxes)} black box(es) read, {len(chosen.unreadable)} not readable"
+    )
     evidence = tuple(Evidence(0, box.path) for box in seen.boxes[:4])
     if (difference := seen.first_difference) is not None:
         why = f"the ranks differ first in step {difference.step} of group {difference.group}"

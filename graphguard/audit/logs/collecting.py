@@ -19,7 +19,7 @@ MAX_QUOTED = 200
 # What a report may quote of a dump without the rest, and which part of it that is.
 _QUOTED = {"scheduled_spec_decode_tokens": "drafts", "num_running_reqs": "running"}
 _MAX_NAMED = 20_000
-_NAMED = re.compile(r"\b[\w.-]+/[\w.-]+#\d{1,6}")
+_NAMED = re.compile(r"\b[\w.-]{1,60}/[\w.-]{1,60}#\d{1,6}")
 _DUMPS = ("SchedulerOutput(", "SchedulerStats(")
 # What is told of the running of the engine, and of which only the last of each matters.
 _LAST_ONLY = ("progress", "idle", "no-progress")
@@ -87,17 +87,20 @@ class Collected:
         if line.partial:
             return LINES_AFTER["dump"]
         self.configuration.take(line)
-        for match in _NAMED.finditer(line.message[:_MAX_NAMED]):
-            if len(self.named) < KEPT:
+        if "#" in line.message[:_MAX_NAMED] and len(self.named) < KEPT:
+            for match in _NAMED.finditer(line.message[:_MAX_NAMED]):
                 self.named.setdefault(match[0], line)
         wanted = max(self._take_dump(line), self._take_stack(line), self._take_event(line))
-        if match := SHM_FRAME.search(line.message):
-            self.frames.setdefault(match["function"], line)
+        frame = SHM_FRAME.search(line.message[:4000]) if "shm_broadcast" in line.message else None
+        if frame is not None:
+            self.frames.setdefault(frame["function"], line)
         return wanted
 
     def of(self, *kinds: str) -> list[Event]:
         """Return the events of some kinds, in order."""
-        events = [event for kind in kinds if kind in self._events for event in self._events[kind].all()]
+        events = [
+            event for kind in kinds if kind in self._events for event in self._events[kind].all()
+        ]
         return sorted(events, key=lambda event: event.line.number)
 
     def count(self, kind: str) -> int:
@@ -122,7 +125,9 @@ class Collected:
                 if len(self.stacks) < KEPT:
                     self.stacks.append((line, self._stack))
                 return LINES_AFTER["stack"]
-        return LINES_AFTER["traceback"] if "Traceback (most recent" in line.message[:4000] else 0
+        # A logger repeats its prefix on each line, and the lines of it are found by that.
+        plain = not line.level and "Traceback (most recent" in line.message[:4000]
+        return LINES_AFTER["traceback"] if plain else 0
 
     def _take_stack(self, line: Line) -> int:
         if self._stack is None:
@@ -196,7 +201,8 @@ def _merged(old: ScheduledStep, new: ScheduledStep, what: str) -> ScheduledStep:
 def quote(line: Line, start: int = 0) -> Evidence:
     """Return a line as evidence: its number and the start of what it says."""
     text = line.message[start : start + 4 * MAX_QUOTED].strip()
-    return Evidence(line.number, text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 1] + "…")
+    short = text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 1]}…"
+    return Evidence(line.number, short)
 
 
 def quotes(events: Sequence[Event], most: int = 5) -> tuple[Evidence, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 
@@ -26,33 +27,39 @@ _PATTERNS: dict[str, str] = {
     "method": rf"(?:SpeculativeConfig\(|(?i:speculative).{{0,40}}?)['\"]?method{_IS}(?P<v>[\w-]+)"
     rf"|speculative_algorithm{_IS}(?!None)(?P<w>\w+)",
     "draft_tokens": rf"\bnum_spec(?:ulative)?_tokens{_IS}(?P<v>\d+)",
-    "cudagraph_mode": rf"['\"]?cudagraph_mode{_IS}(?:<CUDAGraphMode\.)?(?P<v>[A-Z_]{{4,}}|\d\b|\[\d, ?\d\])",
+    "cudagraph_mode": rf"cudagraph_mode{_IS}(?:<CUDAGraphMode\.)?"
+    r"(?P<v>[A-Z_]{4,}|\d\b|\[\d, ?\d\])",
     "capture_sizes": rf"(?<!replay_)cudagraph_capture_sizes{_IS}\[(?P<v>[^\]]{{0,4000}})\]"
     r"|\bcuda_graph_bs=\[(?P<w>[^\]]{0,4000})\]",
     "max_capture_size": rf"max_cudagraph_capture_size{_IS}(?P<v>\d+)",
     "max_num_seqs": rf"max[-_]num[-_]seqs(?:{_IS}|\s+)(?P<v>\d+)",
-    "tensor_parallel_size": rf"\b(?:tensor[-_]parallel[-_]size|tp_size)(?:{_IS}|\s+)(?P<v>\d+)|\bTP=(?P<w>\d+)",
+    "tensor_parallel_size": rf"\b(?:tensor[-_]parallel[-_]size|tp_size)(?:{_IS}|\s+)(?P<v>\d+)"
+    r"|\bTP=(?P<w>\d+)",
     "pipeline_parallel_size": rf"\b(?:pipeline[-_]parallel[-_]size|pp_size)(?:{_IS}|\s+)(?P<v>\d+)",
     "data_parallel_size": rf"\b(?:data[-_]parallel[-_]size|dp_size)(?:{_IS}|\s+)(?P<v>\d+)",
-    "expert_parallel": rf"enable[-_]expert[-_]parallel(?:{_IS}|\s+)(?P<v>True|False)|(?P<w>--enable-expert-parallel)",
+    "expert_parallel": rf"enable[-_]expert[-_]parallel(?:{_IS}|\s+)(?P<v>True|False)"
+    r"|(?P<w>--enable-expert-parallel)",
     "enforce_eager": rf"\benforce_eager{_IS}(?P<v>True|False)",
     "nccl": r"vLLM is using nccl==(?P<v>[\d.]+)|\bNCCL (?:version )?(?P<w>2\.\d+\.\d+)",
-    "torch": r"PyTorch version\s*:\s*(?P<v>[\d.]+\S*)|\btorch(?: version:?)? ?(?:==)?\s?(?P<w>\d\.\d+[\d.]*)",
+    "torch": r"PyTorch version\s*:\s*(?P<v>[\d.]+\S*)"
+    r"|\btorch(?: version:?)? ?(?:==)?\s?(?P<w>\d\.\d+[\d.]*)",
     "runner": r"(?P<v>Using V2 Model Runner)|(?P<w>using the V1 model runner)",
-    "async_scheduling": r"(?P<v>Asynchronous scheduling is (?:en|dis)abled)|async_scheduling{_IS}(?P<w>True|False)",
+    "async_scheduling": r"(?P<v>Asynchronous scheduling is (?:en|dis)abled)"
+    rf"|async_scheduling{_IS}(?P<w>True|False)",
     "breakable_graphs": r"(?P<v>Breakable CUDA graph enabled)",
     "several_nodes": r"\bnnodes[=:' ]+(?P<v>[2-9]|\d\d+)\b|\bnode_rank=(?P<w>[1-9]\d*)\b",
     "flashinfer_all-reduce": r"(?P<v>flashinfer_trtllm_fused_allreduce|FlashInferAllReduce|"
     r"VLLM_ALLREDUCE_USE_FLASHINFER=1)",
     "nsys": r"(?P<v>nsys profile|NSYS_PROFILING_SESSION_ID)",
     "ascend": r"(?P<v>vllm[_-]ascend)",
-    "gpu": r"\b(?P<v>(?:NVIDIA )?(?:H20|H100|H200|H800|GH200|B200|B300|GB200|GB300|GB10|A100|L40S?|RTX PRO 6000))\b",
+    "gpu": r"\b(?P<v>(?:NVIDIA )?(?:H20|H100|H200|H800|GH200|B200|B300|GB200|GB300|GB10|A100|L40S?|"
+    r"RTX PRO 6000))\b",
 }  # fmt: skip
-_PATTERNS["async_scheduling"] = _PATTERNS["async_scheduling"].replace("{_IS}", _IS)
 _COMPILED = {name: re.compile(pattern) for name, pattern in _PATTERNS.items()}
 _HINT = re.compile(
-    r"cudagraph|parallel|specul|num_spec|nccl|NCCL|[Tt]orch|Model Runner|model runner|cheduling|Breakable|"
-    r"max[-_]num[-_]seqs|Speculative|[Mm]odel[: ]|vllm serve|nnodes|node_rank|llreduce|ALLREDUCE|AllReduce|nsys|"
+    r"cudagraph|parallel|specul|num_spec|nccl|NCCL|[Tt]orch|Model Runner|model runner|cheduling|"
+    r"Breakable|max[-_]num[-_]seqs|Speculative|[Mm]odel[: ]|vllm serve|nnodes|node_rank|llreduce|"
+    r"ALLREDUCE|AllReduce|nsys|"
     r"NSYS|ascend|TP=|tp_size|model=|H20|H100|H800|B200|B300|GB10|A100|L40|RTX|cuda_graph_bs"
 )
 _RESOLVED = re.compile(r"with config: |server_args=ServerArgs\(|Dumping input data")
@@ -63,14 +70,20 @@ _VERSION = re.compile(
     r"|\bsglang(?:==|[ -]v?)(?P<s>\d+\.\d[\w.]*)"
 )
 _ENGINES = {
-    "vllm": re.compile(r"\bvLLM\b|\bvllm[/.]|EngineCore|VllmWorker|shm_broadcast\.py|SchedulerOutput\("),
-    "sglang": re.compile(r"\bsglang(?:/|::|\.srt|==)|self\.watchdog_timeout=|#running-req|server_args=ServerArgs"),
+    "vllm": re.compile(
+        r"\bvLLM\b|\bvllm[/.]|EngineCore|VllmWorker|shm_broadcast\.py|SchedulerOutput\("
+    ),
+    "sglang": re.compile(
+        r"\bsglang(?:/|::|\.srt|==)|self\.watchdog_timeout=|#running-req|server_args=ServerArgs"
+    ),
     "tensorrt-llm": re.compile(r"\[TRT-LLM\]|\[TensorRT-LLM\]|tensorrt_llm/"),
     "pytorch": re.compile(r"ProcessGroupNCCL"),
 }
 MAX_SEARCHED = 200_000
 MAX_VALUE = 4000
 MAX_VALUES = 2000
+ENOUGH_LINES = 500
+"""Of so many lines that tell their engine, the most decide which it is."""
 
 
 class Configuration:
@@ -87,7 +100,7 @@ class Configuration:
         self._resolved: set[str] = set()
         self._said: dict[str, dict[str, Setting]] = {}
         self._times: Counter[tuple[str, str]] = Counter()
-        self._engines: dict[str, int] = {}
+        self._engines: Counter[str] = Counter()
 
     @property
     def engine(self) -> str | None:
@@ -98,9 +111,8 @@ class Configuration:
     def take(self, line: Line) -> None:
         """Take what a line says."""
         text = f"{line.source} {line.process} {line.message[:MAX_SEARCHED]}"
-        for name, pattern in _ENGINES.items():
-            if pattern.search(text[:4000]):
-                self._engines[name] = self._engines.get(name, 0) + 1
+        if self._engines.total() < ENOUGH_LINES:
+            self._engines.update(n for n, each in _ENGINES.items() if each.search(text[:4000]))
         if self.version is None and (match := _VERSION.search(text)):
             self.version = Setting(_found(match).rstrip(".,)"), line.number)
         if not _HINT.search(text):
@@ -116,7 +128,8 @@ class Configuration:
         return int(setting.value) if setting and setting.value.isdigit() else None
 
     def _put(self, name: str, value: str, number: int, resolved: bool) -> None:
-        setting = Setting(_WORDS.get(name, str)(value[:MAX_VALUE]), number)
+        value = value[:MAX_VALUE]
+        setting = Setting(_WORDS[name](value) if name in _WORDS else value, number)
         if resolved and name not in self._resolved:
             self._resolved.add(name)
             self.settings[name] = setting
@@ -152,10 +165,18 @@ def _mode(value: str) -> str:
     return _MODES.get(value.replace(" ", ""), value)
 
 
-_WORDS = {
+def _runner(value: str) -> str:
+    return "V2" if "V2" in value else "V1"
+
+
+def _switch(value: str) -> str:
+    return "False" if value == "False" or "disabled" in value else "True"
+
+
+_WORDS: dict[str, Callable[[str], str]] = {
     "cudagraph_mode": _mode,
-    "runner": lambda value: "V2" if "V2" in value else "V1",
-    "expert_parallel": lambda value: "False" if value == "False" else "True",
-    "async_scheduling": lambda value: "False" if value in ("False",) or "disabled" in value else "True",
-    "breakable_graphs": lambda _value: "True",
+    "runner": _runner,
+    "expert_parallel": _switch,
+    "async_scheduling": _switch,
+    "breakable_graphs": _switch,
 }

@@ -1,8 +1,8 @@
 """Reading vLLM's dump of a scheduler output, without evaluating it.
 
-``vllm/logging_utils/dump_input.py`` prints objects as ``Name(key=value, …)``, dictionaries with keys
-that are not quoted and in any order, lists and tuples in brackets, None and bools as JSON. It may
-be cut off. Reports often leave out entries (``…: 2, ... (15 entries)``); that is noticed.
+``vllm/logging_utils/dump_input.py`` prints objects as ``Name(key=value, …)``, dictionaries with
+keys that are not quoted and in any order, lists and tuples in brackets, None and bools as JSON. It
+may be cut off. Reports often leave out entries (``…: 2, ... (15 entries)``); that is noticed.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _argument(text: str, name: str) -> str | None:
         character = bracket[0]
         if character == "'":
             # Quotes inside a string are not escaped; one that ends it has a separator after it.
-            if quote and text[bracket.end() : bracket.end() + 1] in ",]}):=" :
+            if quote and text[bracket.end() : bracket.end() + 1] in ",]}):=":
                 quote = ""
             elif not quote and text[bracket.start() - 1] in "[{(,=: ":
                 quote = character

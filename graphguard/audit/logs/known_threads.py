@@ -105,7 +105,7 @@ def release(version: str) -> tuple[int, ...] | None:
 def _known(
     entry: ThreadEntry, signs: Mapping[str, tuple[Evidence, ...]], why: list[str]
 ) -> KnownThread:
-    shared = [sign for sign in entry.signs if sign in signs]
+    shared = [sign for sign in (f"names {entry.thread}", *entry.signs) if sign in signs]
     evidence = dict.fromkeys(each for sign in shared for each in signs[sign][:1])
     return KnownThread(
         thread=entry.thread,
@@ -113,6 +113,6 @@ def _known(
         url=f"https://github.com/{entry.thread.replace('#', f'/{entry.kind}/')}",
         status=entry.status,
         fixed_in=entry.fixed_in,
-        why=", ".join([*why, *shared]),
+        why=", ".join([*why, *(sign for sign in shared if sign in entry.signs)]),
         evidence=tuple(evidence),
     )

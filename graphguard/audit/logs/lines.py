@@ -24,7 +24,9 @@ _WRAPPERS = re.compile(
     )""",
     re.VERBOSE,
 )
-_PROCESS = re.compile(r"\s*\((?P<name>[A-Za-z_][^()\n]{0,80}?)\s*pid=(?P<pid>\d+)[^()\n]{0,60}\)\s?")
+_PROCESS = re.compile(
+    r"\s*\((?P<name>[A-Za-z_][^()\n]{0,80}?)\s*pid=(?P<pid>\d+)[^()\n]{0,60}\)\s?"
+)
 _VLLM = re.compile(
     r"(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL|FATAL) (?P<time>\d\d-\d\d \d\d:\d\d:\d\d) "
     r"\[?(?P<source>[\w./<>-]+:\d+)\] ?"
@@ -125,7 +127,7 @@ def _wrapper(line: Line) -> Line | None:
 
 
 def _prefix(line: Line) -> Line:
-    processes = []
+    processes: list[tuple[str, str]] = []
     while (match := _PROCESS.match(line.message[:_MAX_PREFIX])) and len(processes) < MAX_WRAPPERS:
         processes.append((match["name"], match["pid"]))
         line = line._replace(message=line.message[match.end() :])
@@ -143,18 +145,16 @@ def _prefix(line: Line) -> Line:
     elif match := _TORCH.search(head):
         who = _rank(match["rank"]) or line.process
         time = " ".join(filter(None, (match["day"], match["time"]))) or line.time
-        line = _named(line._replace(time=time), match, match["level"], match["source"], who, time)
+        line = _named(line, match, match["level"], match["source"], who)._replace(time=time)
     if processes:
         # Ray names its actor before vLLM names the process, and the inner one says more.
         line = line._replace(process=processes[-1][0].strip(), pid=processes[-1][1])
     return line
 
 
-def _named(
-    line: Line, match: re.Match[str], level: str, source: str, process: str = "", time: str = ""
-) -> Line:
+def _named(line: Line, match: re.Match[str], level: str, source: str, process: str = "") -> Line:
     return line._replace(
-        time=time or match["time"] or line.time,
+        time=match["time"] or line.time,
         level=level or line.level,
         source=source,
         process=process or line.process,

@@ -194,4 +194,6 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def trouble(self) -> bool:
         """Whether there is anything but a healthy engine."""
-        return any(reading.cause is not Cause.HEALTHY for reading in self.supported)
+        return self.fatal is not None or any(
+            reading.cause is not Cause.HEALTHY for reading in self.supported
+        )

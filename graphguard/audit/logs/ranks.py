@@ -28,7 +28,8 @@ def different(told: Collected) -> RanksRead | None:
     batches = _batches(told)
     if len({event.values["num_reqs"] for event in batches.values()}) > 1:
         parts = "; ".join(
-            f"{rank}: {event.values['num_reqs']} requests" for rank, event in sorted(batches.items())[:4]
+            f"{rank}: {event.values['num_reqs']} requests"
+            for rank, event in sorted(batches.items())[:4]
         )
         why = f"ranks of one tensor-parallel group were at batches of different sizes: {parts}"
         return RanksRead(why, quotes(list(batches.values())))

@@ -55,7 +55,7 @@ def read_bytes(content: bytes, path: str = "", bundle: Bundle | None = None) -> 
 def read_stream(stream: BinaryIO, path: str, bundle: Bundle | None = None) -> Diagnosis:
     """Read a log from a stream of bytes."""
     told = Collected()
-    told.finish(scan(_Decoded(stream).read, told.take))
+    told.finish(scan(_Decoded(stream).read, told.take, lambda: told.configuration.engine))
     return _diagnose(told, path, bundle)
 
 
@@ -72,6 +72,8 @@ class _Decoded:
         block = self._stream.read(size)
         if not self._begun:
             self._begun = True
+            # A pipe may give a single byte, and the mark has two.
+            block += self._stream.read(1) if len(block) == 1 else b""
             if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 self._decoder = codecs.getincrementaldecoder("utf-16")("replace")
         if self._decoder is None or not block:
@@ -116,18 +118,22 @@ def _notes(situation: Situation, bundle: Bundle | None) -> Iterator[str]:
     if situation.start_up:
         last = situation.start_up[-1].line.number
         yield (
-            f"{len(situation.start_up)} warning(s) of the queue up to line {last} are from start-up, "
-            "which ended well: graphs were captured or weights loaded meanwhile"
+            f"{len(situation.start_up)} warning(s) of the queue up to line {last} are from "
+            "start-up, which ended well: graphs were captured or weights loaded meanwhile"
         )
     if situation.passed:
         last = situation.passed[-1].line.number
-        yield f"{len(situation.passed)} warning(s) of the queue up to line {last} passed: steps ended after"
+        count = len(situation.passed)
+        yield f"{count} warning(s) of the queue up to line {last} passed: steps ended after"
+    if situation.idle:
+        count, last = len(situation.idle), situation.idle[-1].line.number
+        yield f"{count} warning(s) of the queue up to line {last} came while no request was running"
     errors = told.count("exception")
     if errors and not situation.raised and not situation.queue and not situation.causes:
         line = quote(told.of("exception")[0].line)
         yield f"{errors} exception(s), the first on line {line.line}, ended no engine: {line.text}"
     if told.dump is not None and any("step_counter=0" in each.text for each in told.dump_lines):
-        yield "step_counter=0 is a counter of data-parallel waves, always 0 without them; it is no sign"
+        yield "step_counter counts data-parallel waves and is always 0 without them; it is no sign"
     if told.lines and told.configuration.engine is None:
         yield "no line of vLLM, SGLang, TensorRT-LLM or PyTorch's NCCL was recognised"
     if not told.lines:

@@ -79,7 +79,9 @@ def _supported(situation: Situation, step: Step | None) -> Iterator[Reading]:
     if situation.passed and not situation.causes:
         why = "the queue between the processes was waited for, and steps ended again afterwards"
         yield _support(Cause.SLOW, DIRECT, why, *quotes(situation.passed))
-    if not situation.causes and (ended := [*situation.progress, *situation.told.of("ready", "idle")]):
+    if not situation.causes and (
+        ended := [*situation.progress, *situation.told.of("ready", "idle")]
+    ):
         last = max(ended, key=lambda event: event.line.number)
         why = "steps ended up to the last lines, and no line tells of trouble that did not pass"
         if not situation.passed:
@@ -107,8 +109,8 @@ def _of_hang(situation: Situation, step: Step | None) -> Iterator[Reading]:
         yield _support(Cause.SHAPE, CONSISTENT, why, *step.evidence)
     if step is not None and step.padded_slots:
         why = (
-            f"{step.words[1]}; kernels that trip over what padded slots hold have hung so (#51593). "
-            "The log does not say that this one did"
+            f"{step.words[1]}; kernels that trip over what padded slots hold have hung so "
+            "(#51593). The log does not say that this one did"
         )
         yield _support(Cause.PADDING, CONSISTENT, why, *step.evidence)
     if (different := ranks.different(situation.told)) is not None:
@@ -120,7 +122,7 @@ def _of_hang(situation: Situation, step: Step | None) -> Iterator[Reading]:
 def _excluded(situation: Situation, step: Step | None, named: set[Cause]) -> Iterator[Reading]:
     if situation.hung:
         yield from _excluded_by_hang(situation)
-    elif situation.causes:
+    elif named & {Cause.MESSAGE_QUEUE, Cause.WORKER_ERROR, Cause.PROCESS_DIED}:
         first = situation.causes[0]
         after = [*situation.timeouts, *situation.waiting]
         why = "the error came first; that others waited for the process is a consequence"
@@ -133,7 +135,9 @@ def _excluded(situation: Situation, step: Step | None, named: set[Cause]) -> Ite
         evidence = quotes(situation.causes[-1:])
         why = "it did not pass: no step ended after this"
         yield Reading(cause=Cause.SLOW, why=why, evidence=evidence)
-        yield Reading(cause=Cause.HEALTHY, why="there is trouble that did not pass", evidence=evidence)
+        yield Reading(
+            cause=Cause.HEALTHY, why="there is trouble that did not pass", evidence=evidence
+        )
     elif situation.progress or situation.passed:
         last = quotes(situation.progress[-1:])
         yield Reading(cause=Cause.STALL, why="steps ended to the end of the log", evidence=last)
@@ -159,7 +163,9 @@ def _excluded_by_hang(situation: Situation) -> Iterator[Reading]:
             "the stack (#35104 shows both)"
         )
         if "memory_fence" not in told.frames:
-            yield Reading(cause=Cause.MESSAGE_QUEUE, why=why, evidence=(*said, *frames[:4]) or symptoms)
+            yield Reading(
+                cause=Cause.MESSAGE_QUEUE, why=why, evidence=(*said, *frames[:4]) or symptoms
+            )
     if (same := ranks.same(told)) is not None:
         yield Reading(cause=Cause.RANK, why=same.why, evidence=same.evidence)
     if (device := stacks.on_device(told)) is not None:
@@ -177,7 +183,12 @@ def _excluded_without_graphs(situation: Situation) -> Iterator[Reading]:
 
 def _excluded_by_step(step: Step, situation: Situation) -> Iterator[Reading]:
     extra = draft_tokens(situation.told.dump, situation.told.configuration)
-    if step.uniform and step.phase == "decode" and extra is not None and step.query_len == 1 + extra:
+    if (
+        step.uniform
+        and step.phase == "decode"
+        and extra is not None
+        and step.query_len == 1 + extra
+    ):
         why = (
             f"{step.words[0]}: an ordinary decode step with 1 + {extra} query tokens of each "
             "request, which is what the decode graphs were captured for"
@@ -192,12 +203,19 @@ def _excluded_by_step(step: Step, situation: Situation) -> Iterator[Reading]:
 def _undecided(situation: Situation, step: Step | None) -> Iterator[Reading]:
     """Yield what fits a step that does not end and that this log cannot tell apart."""
     if not situation.hung:
+        explained = situation.queue or situation.raised or situation.deaths
+        if situation.fatal is not None and not explained:
+            why = "the engine gave up, and the lines before it do not say why"
+            for cause in (Cause.STALL, Cause.WORKER_ERROR, Cause.PROCESS_DIED):
+                yield Reading(cause=cause, why=why, evidence=quotes([situation.fatal]))
         return
     symptoms = quotes([*situation.waiting[:1], *situation.timeouts[:1]])
     known = step.evidence if step is not None else ()
     why = "the dump does not tell enough of the step, or of the captured sizes"
     yield Reading(cause=Cause.PADDING, why=why, evidence=known or symptoms)
-    why = "no dump tells what the step was" if not known else "the dump does not tell the whole step"
+    why = (
+        "no dump tells what the step was" if not known else "the dump does not tell the whole step"
+    )
     yield Reading(cause=Cause.SHAPE, why=why, evidence=known or symptoms)
     why = "the log does not say what each rank launched; manifests, black boxes or stacks would"
     yield Reading(cause=Cause.RANK, why=why, evidence=symptoms)

@@ -1,4 +1,4 @@
-"""What happened, in which order: the events of a log sorted into causes, symptoms and what passed."""
+"""What happened, in which order: events sorted into causes, symptoms and what passed."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Situation:
         progress: The lines in which steps ended.
         start_up: Warnings of the queue before the engine was ready, which then was.
         passed: Warnings of the queue while it served, after which steps ended again.
+        idle: Those while no request was running, in a log in which nothing gave up.
         waiting: Those after which nothing ended, and throughput of 0 with requests running.
         raised: Exceptions of workers and errors of the device that nothing recovered from.
         deaths: Processes that ended.
@@ -44,6 +45,7 @@ class Situation:
         own = [each for each in gave_up if each.kind != "engine-dead"]
         self.fatal = next(iter(own or gave_up), None)
         self._since = self._line_of_last_progress()
+        self.idle: list[Event] = []
         self.start_up, self.passed, self.waiting = self._sorted_warnings()
         # A report may quote the error of another one and say that it is not this one.
         self.queue = [] if told.of("not-the-queue") else self._lasting(told.of(*QUEUE))
@@ -98,9 +100,22 @@ class Situation:
                 start_up.append(event)
             elif number < self._since:
                 passed.append(event)
+            elif self._idle_before(number):
+                self.idle.append(event)
             else:
                 waiting.append(event)
         return start_up, [e for e in passed if e.kind != "no-progress"], waiting
+
+    def _idle_before(self, number: int) -> bool:
+        """Return whether no request was running when the queue was waited for.
+
+        Older workers warn of that too: they wait for work.
+        """
+        if self.fatal is not None:
+            return False
+        states = self.told.of("progress", "idle", "no-progress")
+        last = [state for state in states if state.line.number < number][-1:]
+        return bool(last) and last[0].kind == "idle"
 
     def _lasting(self, events: Sequence[Event]) -> list[Event]:
         """Return those after which the engine did not go on.
@@ -129,7 +144,11 @@ class Situation:
 
     def _before_the_end(self, events: Sequence[Event]) -> list[Event]:
         """Return deaths that are no consequence of the end, in which processes are ended too."""
-        ends = [event.line.number for event in self.told.of(*GAVE_UP, "ended") if event.kind != "crashed"]
+        ends = [
+            event.line.number
+            for event in self.told.of(*GAVE_UP, "ended")
+            if event.kind != "crashed"
+        ]
         end = min(ends, default=self.told.lines + 1)
         return [event for event in events if event.line.number < end]
 

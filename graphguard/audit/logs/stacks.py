@@ -16,12 +16,14 @@ from graphguard.audit.logs.ranks import RanksRead
 
 _DEVICE = re.compile(
     r"cu(?:Stream|Event|Ctx)Synchronize|cuda(?:Stream|Event|Device)Synchronize|cuLaunchKernel|"
-    r"cu(?:da)?GraphLaunch|cuMemcpy|cudaMemcpy|libcuda\.so|synchronize \(torch|replay \(torch|nccl\w+ \(",
+    r"cu(?:da)?GraphLaunch|cuMemcpy|cudaMemcpy|libcuda\.so|synchronize \(torch|replay \(torch|"
+    r"nccl\w+ \(",
     re.IGNORECASE,
 )
 _HOST = re.compile(
-    r"PyThread_acquire_lock|acquire \(threading|wait \(threading|sleep|waitRecv|gloo::|recv \(socket|"
-    r"recv_bytes \(multiprocessing|flock|futex|_find_and_load|gc_collect|fsync|read \(posix",
+    r"PyThread_acquire_lock|acquire \(threading|wait \(threading|sleep|waitRecv|gloo::|"
+    r"recv \(socket|recv_bytes \(multiprocessing|flock|futex|_find_and_load|gc_collect|fsync|"
+    r"read \(posix",
 )
 _TOP = 6
 """Frames from the innermost that tell where a thread is."""

@@ -150,7 +150,8 @@ def _words(step: Step, dump: ScheduledStep, graph: Graph | None) -> Iterator[str
         length = f" × {step.query_len} tokens{tokens}" if step.query_len and step.uniform else ""
         if not length and step.num_tokens:
             length = f", {step.num_tokens} tokens"
-        yield f"{step.num_reqs} request{'s' * (step.num_reqs != 1)}{length}{', ' + kind if kind else ''}"
+        requests = f"{step.num_reqs} request{'s' * (step.num_reqs != 1)}"
+        yield f"{requests}{length}{', ' * bool(kind)}{kind}"
     if graph is not None:
         yield _graph_words(step, graph)
     if step.placeholders:

@@ -43,11 +43,16 @@ def timeline(situation: Situation) -> tuple[Moment, ...]:
 
     add(next(iter(told.of("start")), None), "the engine started")
     add(next(iter(told.of("ready")), None), "the engine was ready")
-    for events, when in ((situation.start_up, "during start-up"), (situation.passed, "and it passed")):
+    for events, when in (
+        (situation.start_up, "during start-up"),
+        (situation.passed, "and it passed"),
+    ):
         add(next(iter(events), None), f"the queue between the processes was waited for, {when}")
     add(situation.last_healthy, "last healthy step that the log shows")
     waiting = [event for event in situation.waiting if event.kind == "waiting"]
-    add(next((e for e in situation.waiting if e.kind == "no-progress"), None), _WORDS["no-progress"])
+    add(
+        next((e for e in situation.waiting if e.kind == "no-progress"), None), _WORDS["no-progress"]
+    )
     add(next(iter(waiting), None), f"first warning{_of_so_many(waiting)}")
     add(waiting[-1] if len(waiting) > 1 else None, "last warning")
     for events in (situation.queue, situation.raised, situation.deaths, situation.timeouts):
