@@ -41,9 +41,10 @@ class DebugInformation:
     def __init__(self, path: Path, unit: str) -> None:
         with path.open("rb") as file:
             elf = ELFFile(file)
-            self.constants = elf.get_section_by_name(".rodata").data()
-            if not elf.has_dwarf_info():
+            constants = elf.get_section_by_name(".rodata")
+            if constants is None or not elf.has_dwarf_info():
                 raise LookupError(f"{path} has no debug information")
+            self.constants = constants.data()
             self._types = dict(_types(elf.get_dwarf_info(), unit))
         if not self._types:
             raise LookupError(f"{path} has no debug information of a file {unit}")
