@@ -332,3 +332,27 @@ def test_a_graph_that_was_settled_on_against_a_quarantine_is_said_and_published(
     assert verdict is not None
     assert verdict.graph == rank.graph("target/full 16x2")
     assert "data-parallel ranks have settled on" in caplog.text
+
+
+def test_a_batch_that_is_held_back_is_passed_on_as_one_that_is_not_of_decodes() -> None:
+    passed: dict[str, Any] = {}
+
+    def original(
+        manager: Any, reqs: int, tokens: int, uniform: Any, *ranks: int, **more: Any
+    ) -> tuple[None, None]:
+        passed.update(more, uniform=uniform, ranks=ranks)
+        return None, None
+
+    more = {"max_query_len": 2, "uniform_decode": True, "num_active_loras": 1}
+    request = Request(original, None, 4, 8, 2, 2, 1, more)
+
+    request.answered_by(None, uniform=False, alone=False)
+    assert passed == {
+        "max_query_len": None,
+        "uniform_decode": False,
+        "num_active_loras": 1,
+        "uniform": None,
+        "ranks": (2, 1),
+    }
+    request.answered_by(None, uniform=True, alone=True)
+    assert passed == more | {"uniform": 2, "ranks": (1, 0)}
