@@ -68,7 +68,7 @@ def _body(diagnosis: Diagnosis) -> Iterator[str]:
 
 def _configuration(diagnosis: Diagnosis) -> Iterator[str]:
     for name, setting in sorted(diagnosis.configuration.items()):
-        value = setting.value if len(setting.value) <= MAX_TEXT else f"{setting.value[:MAX_TEXT]}…"
+        value = _short(setting.value) or "none"
         yield f"  {name.replace('_', ' ')}: {value} [line {setting.line}]"
 
 
