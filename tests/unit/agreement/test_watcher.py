@@ -191,7 +191,11 @@ time.sleep(60)
 """
 
 
-def test_a_launch_that_waits_in_vain_is_ended_whatever_stderr_is() -> None:
+def test_a_launch_that_waits_in_vain_is_ended_whatever_stderr_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GRAPHGUARD_WHEN_STUCK")
+
     ended = subprocess.run(
         [sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=50.0, check=False
     )
