@@ -33,9 +33,11 @@ class Phases:
     Args:
         computed: As in :func:`phase_of`.
         prompts: As there.
+        last_token_decodes: Whether a request that lacks one token of its prompt, over computed
+            ones, counts as a decode.
     """
 
-    def __init__(self, computed: object, prompts: object, /) -> None: ...
+    def __init__(self, computed: object, prompts: object, last_token_decodes: bool, /) -> None: ...
     def of(self, num_reqs: int, /) -> int:
         """Return the phase of the batch of that many requests, as the arrays are now."""
 

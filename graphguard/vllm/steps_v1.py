@@ -90,8 +90,15 @@ class StepsV1:
                 graphs[sizes] = self.guard.add(signature, choice)
 
     def read_phases_of(self, input_batch: Any) -> None:  # noqa: ANN401 - vLLM's own
-        """Take the arrays from which the phase of every batch is read. They stay where they are."""
-        phases = _core.Phases(input_batch.num_computed_tokens_cpu, input_batch.num_prompt_tokens)
+        """Take the arrays from which the phase of every batch is read. They stay where they are.
+
+        The last token of a prompt, over computed ones, counts as a decode: since 0.26 the scheduler
+        pads it with drafts so that it replays the graph for decodes (``pad_spec_decode``), and the
+        runner takes it for one. Before, it never had the shape of that graph.
+        """
+        phases = _core.Phases(
+            input_batch.num_computed_tokens_cpu, input_batch.num_prompt_tokens, True
+        )
         self.input_batch, self.phase = input_batch, phases.of
 
     def dispatched(self, sizes: BatchSizes, chosen: Any, again: Again) -> Any:  # noqa: ANN401

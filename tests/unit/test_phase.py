@@ -27,12 +27,12 @@ def test_a_request_is_past_its_prompt_when_all_of_it_is_computed(
         expected = Phase.PREFILL
 
     assert Phase(_core.phase_of(computed, prompts, len(requests))) is expected
-    assert Phase(_core.Phases(computed, prompts).of(len(requests))) is expected
+    assert Phase(_core.Phases(computed, prompts, False).of(len(requests))) is expected
 
 
 def test_arrays_that_were_taken_are_read_as_they_are_now() -> None:
     computed, prompts = np.zeros(2, dtype=np.int32), np.full(2, 5, dtype=np.int32)
-    phases = _core.Phases(computed, prompts)
+    phases = _core.Phases(computed, prompts, False)
 
     assert Phase(phases.of(2)) is Phase.PREFILL
     computed[0] = 5
@@ -40,6 +40,26 @@ def test_arrays_that_were_taken_are_read_as_they_are_now() -> None:
     assert Phase(phases.of(1)) is Phase.DECODE
     with pytest.raises(IndexError, match="more requests than the arrays have"):
         phases.of(3)
+
+
+@pytest.mark.parametrize(
+    ("computed", "prompt", "phase"),
+    [
+        (7, 8, Phase.DECODE),
+        (6, 8, Phase.PREFILL),
+        (8, 8, Phase.DECODE),
+        # Nothing is computed: it is a prefill of its own.
+        (0, 1, Phase.PREFILL),
+        (0, 8, Phase.PREFILL),
+        (2**31 - 1, 2**31 - 1, Phase.DECODE),
+    ],
+)
+def test_the_last_token_of_a_prompt_decodes_if_asked(
+    computed: int, prompt: int, phase: Phase
+) -> None:
+    arrays = np.array([computed], dtype=np.int32), np.array([prompt], dtype=np.int32)
+
+    assert Phase(_core.Phases(*arrays, True).of(1)) is phase
 
 
 def test_arrays_that_are_too_short_are_refused() -> None:
