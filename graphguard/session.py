@@ -124,6 +124,10 @@ def versions() -> dict[str, str]:
         if torch.version.cuda:
             found["cuda"] = str(torch.version.cuda)
             found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+    for name in ("vllm", "cupy"):
+        version = getattr(sys.modules.get(name), "__version__", None)
+        if isinstance(version, str):
+            found[name] = version
     return found
 
 

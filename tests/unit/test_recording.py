@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from graphguard import (
 from graphguard.graphs.emulated import EmulatedGraph, capture
 from graphguard.nodes import GraphNode, nodes_digest
 from graphguard.recorders.graph_nodes import watch_class
+from graphguard.session import versions
 
 
 def test_a_recording_becomes_a_signature_in_session_and_table(session: Session) -> None:
@@ -117,6 +119,16 @@ def test_a_manifest_is_written_on_demand(session: Session, tmp_path: Path) -> No
     assert written.pid == os.getpid()
     assert written.versions["torch"] == str(torch.__version__)
     assert written.created.endswith("+00:00")
+
+
+def test_the_engine_that_is_there_is_among_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(__version__="0.33.0"))
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace())
+
+    found = versions()
+
+    assert found["vllm"] == "0.33.0"
+    assert "cupy" not in found
 
 
 def test_importing_graphguard_imports_neither_torch_nor_numpy() -> None:

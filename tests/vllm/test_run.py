@@ -1,10 +1,8 @@
-"""``graphguard run`` and ``graphguard diff`` on a real engine that knows nothing of graphguard.
-
-Both recordings are of one vLLM, with two settings: only one version of it runs without a GPU.
-"""
+"""``graphguard run`` and ``graphguard diff`` on real engines that know nothing of graphguard."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import msgspec
 import pytest
 
 from graphguard.commands import main
+from tests.vllm import wheels
 from tests.vllm.engine import Emulation, engine
 
 pytestmark = pytest.mark.timeout(900)
@@ -94,3 +93,23 @@ def test_two_settings_of_an_engine_differ_in_the_graphs_of_their_sizes_only(
     assert all(on["ranks"] == [0, 1] for on in told["graphs"])
     assert told["alike"] == 2 * 4
     assert main(["diff", before, before]) == 0
+
+
+def test_two_versions_of_vllm_are_told_apart_and_capture_the_same(
+    recordings: list[tuple[Path, dict[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(wheels.other_cpu_build()), path]))
+    report = record(tmp_path / "other", (2, 4, 8))
+    assert report["exit_code"] == 0
+
+    found = main(["diff", "--json", str(tmp_path / "other"), str(recordings[0][0])])
+
+    told = msgspec.json.decode(capsys.readouterr().out)
+    assert told["versions"] == [
+        {"what": "version of vllm", "before": "0.31.0+cpu", "after": "0.32.0+cpu"}
+    ]
+    assert (found, told["alike"], told["graphs"]) == (0, 2 * 6, [])

