@@ -1,10 +1,22 @@
 """What every test may use."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from graphguard.session import Session
+
+
+def pytest_configure() -> None:
+    # Under nohup, or in the background of a script, these are ignored, and so they would be by
+    # every program that a test starts and then interrupts.
+    for number, usual in (
+        (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGINT, signal.default_int_handler),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True)
