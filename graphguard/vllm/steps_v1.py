@@ -111,63 +111,59 @@ class StepsV1:
         """
         self.padded = None
         guard = self.guard
-        if guard.enforces:
-            return self._decide(sizes, chosen, again)
         try:
-            self._observe(sizes, chosen)
-        except Exception as error:  # noqa: BLE001 - nothing of this may reach the engine
-            guard.say_once("step", f"{guard.key} {sizes} is not checked: {error!r}")
-        return chosen
-
-    def _observe(self, sizes: BatchSizes, chosen: Any) -> None:  # noqa: ANN401 - vLLM's own
-        guard = self.guard
-        mode, descriptor = chosen
-        graph = self._graph_of(mode, descriptor)
-        verdict, answer = None, _UNPUBLISHED
-        if graph is not None and (take := guard.take) is not None:
-            found = take(graph, *sizes)
-            if found is not None:
-                guard.last_verdict = found
-                if found.action is _PAD and mode is self._full:
-                    self.padded = descriptor, sizes
-                return
-            verdict, answer = guard.unfinished()
-        batch = self.batch(*sizes)
-        if verdict is None:
-            verdict = guard.check(graph, batch)
-        if answer >= 0:
-            guard.resolve(verdict, answer, graph, batch)
-        else:
-            if graph is not None and verdict.action > _PAD:
-                guard.say_once(verdict.reason.name, guard.misfit(verdict, graph, batch))
-            guard.agree(verdict, graph, batch)
-        self._note_padding(verdict, chosen, sizes)
-
-    def _decide(self, sizes: BatchSizes, chosen: Any, again: Again) -> Any:  # noqa: ANN401
-        guard = self.guard
-        mode, descriptor = chosen
-        graph = self._graph_of(mode, descriptor)
-        verdict, answer = None, _UNPUBLISHED
-        if (
-            graph is not None
-            and (take := guard.take) is not None
-            and not guard.quarantined
-            and not self._avoids_padding
-        ):
-            found = take(graph, *sizes)
-            if found is not None:
+            mode, descriptor = chosen
+            graph = self._graph_of(mode, descriptor)
+            if (
+                graph is not None
+                and (take := guard.take) is not None
+                and not guard.quarantined
+                and not self._avoids_padding
+            ):
+                found = take(graph, *sizes)
+                if found is None:
+                    return self._settled(sizes, chosen, graph, again, *guard.unfinished())
                 guard.last_verdict = found
                 if found.action is _PAD and mode is self._full:
                     self.padded = descriptor, sizes
                 return chosen
-            verdict, answer = guard.unfinished()
-        batch = self.batch(*sizes)
+            return self._settled(sizes, chosen, graph, again)
+        except Exception as error:
+            if guard.enforces:
+                raise
+            # Nothing of this may reach the engine.
+            guard.say_once("step", f"{guard.key} {sizes} is not checked: {error!r}")
+            return chosen
+
+    def _settled(  # noqa: PLR0917 - what is known of a step by now
+        self,
+        sizes: BatchSizes,
+        chosen: Any,  # noqa: ANN401 - vLLM's own
+        graph: int | None,
+        again: Again,
+        verdict: Verdict | None = None,
+        answer: int = _UNPUBLISHED,
+    ) -> Any:  # noqa: ANN401 - vLLM's own
+        """Return what is run in a step that was not taken in one call.
+
+        Args:
+            sizes: What the step wants to run.
+            chosen: Mode and descriptor.
+            graph: The graph that this is.
+            again: Dispatches the step again.
+            verdict: What was found of the step, if it was checked.
+            answer: What the ledger has answered, if it was published.
+        """
+        guard, batch = self.guard, self.batch(*sizes)
         if verdict is None:
             verdict = guard.check(graph, batch)
         if answer >= 0:
             agreed = guard.resolve(verdict, answer, graph, batch)
         else:
-            if self._refuses(graph, verdict, mode):
+            if not guard.enforces:
+                if graph is not None and verdict.action > _PAD:
+                    guard.say_once(verdict.reason.name, guard.misfit(verdict, graph, batch))
+            elif self._refuses(graph, verdict, chosen[0]):
                 chosen, graph, verdict = self._other(batch, chosen, verdict, again)
                 guard.degraded(verdict)
             agreed = guard.agree(verdict, graph, batch)
