@@ -95,7 +95,7 @@ def test_two_settings_of_an_engine_differ_in_the_graphs_of_their_sizes_only(
     assert main(["diff", before, before]) == 0
 
 
-def test_two_versions_of_vllm_are_told_apart_and_capture_the_same(
+def test_two_versions_of_vllm_differ_in_what_their_drafters_run_and_in_no_call(
     recordings: list[tuple[Path, dict[str, Any]]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -109,7 +109,13 @@ def test_two_versions_of_vllm_are_told_apart_and_capture_the_same(
     found = main(["diff", "--json", str(tmp_path / "other"), str(recordings[0][0])])
 
     told = msgspec.json.decode(capsys.readouterr().out)
-    assert told["versions"] == [
-        {"what": "version of vllm", "before": "0.31.0+cpu", "after": "0.32.0+cpu"}
+    assert told["versions"] == [{"what": "version of vllm", "before": "0.31.0", "after": "0.32.0"}]
+    # Emulated graphs have a digest of their operations and nothing more of them.
+    differences = [on["difference"] for on in told["graphs"]]
+    assert sorted(graph["graph"] for graph in differences) == [
+        f"drafter/piecewise {n}t" for n in (2, 4, 8)
     ]
-    assert (found, told["alike"], told["graphs"]) == (0, 2 * 6, [])
+    assert all(graph["nodes"] is not None for graph in differences)
+    assert all((graph["calls"], graph["tensors"]) == (None, []) for graph in differences)
+    # The target's three graphs, on two ranks.
+    assert (found, told["alike"]) == (1, 2 * 3)
