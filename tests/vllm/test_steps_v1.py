@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from graphguard.agreement.group import Agreement
@@ -130,10 +132,10 @@ def test_a_graph_that_was_not_recorded_is_not_replayed(dispatcher: Any) -> None:
 class Ranks:
     """The targets of two ranks of one process, each with a dispatcher of its own."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, **options: Any) -> None:
         store = memory()
         self.dispatchers = [dispatchers.dispatcher() for _ in range(2)]
-        self.steps = [dispatchers.steps(d, mode) for d in self.dispatchers]
+        self.steps = [dispatchers.steps(d, mode, **options) for d in self.dispatchers]
         self.agreements = [
             Agreement(store, GroupMembers(r, (0, 1), "tp:0[0-1]"), Mode(mode), seconds=20.0)
             for r in range(2)
@@ -163,6 +165,40 @@ def test_ranks_that_choose_alike_see_nothing() -> None:
         assert ranks.run(0, reqs) == ranks.run(1, reqs)
 
     assert [agreement.num_divergences for agreement in ranks.agreements] == [0, 0]
+
+
+@pytest.mark.parametrize("mode", ["observe", "enforce"])
+def test_the_padding_of_a_step_that_is_taken_in_one_call_is_looked_at(mode: str) -> None:
+    ranks = Ranks(mode)
+    (steps, _) = ranks.steps
+    assert steps.guard.take is not None
+
+    ranks.run(0, 15)
+    assert steps.padded is not None
+    descriptor, sizes = steps.padded
+    assert (descriptor.num_reqs, sizes) == (16, (15, 2, 30, int(Phase.DECODE)))
+    ranks.run(0, 16)
+    assert steps.padded is None
+
+
+def test_agreeing_ranks_avoid_padded_replays_if_asked() -> None:
+    ranks = Ranks("enforce", padded=Padded.AVOID)
+
+    assert [ranks.run(rank, 15) for rank in range(2)] == [("PIECEWISE", 32)] * 2
+    assert [ranks.run(rank, 16) for rank in range(2)] == [("FULL", 32)] * 2
+
+
+def test_the_last_token_of_a_prompt_is_a_decode_and_a_longer_rest_is_not(dispatcher: Any) -> None:
+    made = dispatchers.steps(dispatcher)
+    made.read_phases_of(
+        SimpleNamespace(
+            num_computed_tokens_cpu=np.array([7, 6], dtype=np.int32),
+            num_prompt_tokens=np.array([8, 8], dtype=np.int32),
+        )
+    )
+
+    assert Phase(made.phase(1)) is Phase.DECODE
+    assert Phase(made.phase(2)) is Phase.MIXED
 
 
 @pytest.mark.parametrize("first", [0, 1])
