@@ -51,11 +51,11 @@ class Activities:
         from graphguard.blackbox.writer import process_box
 
         try:
-            from graphguard.watch import watchdog
-
             self._box = process_box()
             if self._box is not None:
                 self.ring = self._box.ring
+            from graphguard.watch import watchdog
+
             watchdog.start()
         except Exception as error:  # noqa: BLE001 - vLLM must start without us
             logger().warning("stalls of this worker are not seen: %r", error)
@@ -87,14 +87,15 @@ class Activities:
             yield
             return
         self._depths[kind] = depth + 1
-        ring.begin_activity(int(kind), self.name(name), 0)
+        number = self.name(name)
+        ring.begin_activity(int(kind), number, 0)
         try:
             yield
         except BaseException as error:
             self.failed(_WHAT[kind], error)
             raise
         finally:
-            ring.end_activity(int(kind))
+            ring.end_activity(int(kind), number)
             self._depths[kind] = depth
 
     def forget(self) -> None:

@@ -109,7 +109,7 @@ def _step(original: Function) -> Function:
             own.failed("step", error)
             raise
         finally:
-            ring.end_activity(STEP)
+            ring.end_activity(STEP, number.value)
 
     return step
 
@@ -131,7 +131,7 @@ def _get_output(original: Function) -> Function:
             own.failed("output", error)
             raise
         finally:
-            ring.end_activity(OUTPUT)
+            ring.end_activity(OUTPUT, number.value)
 
     return get_output
 
