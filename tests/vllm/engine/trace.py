@@ -24,6 +24,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         drafts: The draft tokens that were proposed for each request, by vLLM's name for it.
         detail: What happened, for a fault; for a step, ``placeholders`` if it was scheduled before
             its drafts were known.
+        time: When, for a fault: seconds since the epoch.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     operators: dict[str, int] | None = None
     drafts: dict[str, list[int]] | None = None
     detail: str = ""
+    time: float = 0.0
 
 
 Shape = tuple[str, str, int, int | None]
