@@ -121,6 +121,7 @@ def engine(
     step_seconds: int = 30,
     extra_environment: dict[str, str] | None = None,
     under: Sequence[str] = (),
+    wait: bool = True,
     **arguments: Any,
 ) -> Iterator[EngineRun]:
     """Start an engine, and end it and all that it left behind.
@@ -132,6 +133,7 @@ def engine(
         step_seconds: VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS.
         extra_environment: More variables; they win over the harness's own.
         under: A command that runs the engine, given after it.
+        wait: Whether to wait until it has started.
         **arguments: More arguments of ``LLM``; they win over the harness's own.
 
     Raises:
@@ -150,7 +152,8 @@ def engine(
             gently=30.0,
         ) as processes:
             run = EngineRun(directory, processes)
-            run.wait_until_ready()
+            if wait:
+                run.wait_until_ready()
             yield run
 
 

@@ -99,9 +99,9 @@ def happen(place: Place) -> None:
     fault = faults.struck_at(place, KINDS)
     if fault is None:
         return
-    worker.write("fault", detail=f"{fault.kind.value} in {place.value}", time=time.time())
+    worker.write("fault", detail=f"{fault.kind.value} in {place.value}")
     _HAPPENING[fault.kind](fault)
-    worker.write("fault", detail=f"{fault.kind.value} is over", time=time.time())
+    worker.write("fault", detail=f"{fault.kind.value} is over")
 
 
 def _raise(fault: Fault) -> None:
@@ -144,7 +144,7 @@ def _compile(_fault: Fault) -> None:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_directory / f"inductor-{os.getpid()}")
 
     def many(x: torch.Tensor) -> torch.Tensor:
-        for layer in range(24):
+        for layer in range(3):
             x = torch.softmax(torch.sin(x * layer) @ x.T @ x, dim=-1) + torch.cumsum(x, 0)
         return x
 

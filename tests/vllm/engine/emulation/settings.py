@@ -37,7 +37,6 @@ class FaultKind(str, Enum):
     LIVE_PADDING = "live-padding"
     """A padded slot holds the slot and the blocks of the first request."""
 
-
     RAISES = "raises"
     """An exception."""
     SPINS = "spins"
