@@ -2,8 +2,8 @@
 
     python -m tests.vllm.stalls.matrix build/stalls.json [PART…]
 
-Parts: ``recoverable``, ``startup``, ``fatal``, ``eager``; without any, all of them. Results of parts
-that were run before stay in the file.
+Parts: ``recoverable``, ``startup``, ``fatal``, ``eager``; without any, all of them. Results of
+parts that were run before stay in the file.
 """
 
 from __future__ import annotations
