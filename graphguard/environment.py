@@ -150,6 +150,41 @@ NCCL_LIBRARY = Variable(
     "one of NVIDIA's wheel, or the one that the loader finds",
     "",
 )
+STALL_SECONDS = Variable(
+    "GRAPHGUARD_STALL_SECONDS",
+    "how long a launch or a step may be under way before it is looked at as a stall, in seconds; "
+    "0 for no watchdog",
+    "5",
+)
+STALL_STARTUP_SECONDS = Variable(
+    "GRAPHGUARD_STALL_STARTUP_SECONDS",
+    "the same for what an engine does at its start: loading, compiling, capturing",
+    "60",
+)
+SLOW_SECONDS = Variable(
+    "GRAPHGUARD_SLOW_SECONDS",
+    "how long what is seen to be slow and not stuck may go on before it is a stall all the same, "
+    "in seconds",
+    "300",
+)
+ON_STALL = Variable(
+    "GRAPHGUARD_ON_STALL",
+    "report, abort or signal:COMMAND: what is done about a stall after its evidence is kept: "
+    "nothing more, end the processes of all ranks of this node, or run a command",
+    "report",
+)
+STALL_LOG = Variable(
+    "GRAPHGUARD_STALL_LOG",
+    "the log file of the engine, whose last lines are kept with the evidence of a stall; without "
+    "it, what the output of the processes goes to if that is a file",
+    "",
+)
+BREADCRUMBS = Variable(
+    "GRAPHGUARD_BREADCRUMBS",
+    "0 or 1: whether captured graphs get marks that say how far a replay got",
+    "0",
+)
+MAX_STALL_SECONDS = 86_400.0
 VARIABLES = (
     MODE,
     DIRECTORY,
@@ -168,6 +203,12 @@ VARIABLES = (
     CUDA_DRIVER,
     NCCL_PLUGIN,
     NEXT_PLUGIN,
+    STALL_SECONDS,
+    STALL_STARTUP_SECONDS,
+    SLOW_SECONDS,
+    ON_STALL,
+    STALL_LOG,
+    BREADCRUMBS,
 )
 
 
@@ -340,3 +381,74 @@ def plugin_wanted() -> bool:
             f"the environment variable {NCCL_PLUGIN.name} is {text!r}", hint="use 0 or 1"
         )
     return text == "1"
+
+
+def stall_seconds() -> float:
+    """Return how long a launch or a step may take before it is looked at; 0 for no watchdog.
+
+    Raises:
+        ConfigurationError: If the environment does not say a number of seconds, or too large a one.
+    """
+    return _stall_limit(STALL_SECONDS, least=0.0)
+
+
+def startup_seconds() -> float:
+    """Return how long an engine's start may take in one piece before it is looked at.
+
+    Raises:
+        ConfigurationError: If the environment does not say a number of seconds, or too large a one.
+    """
+    return _stall_limit(STALL_STARTUP_SECONDS, least=0.1)
+
+
+def slow_seconds() -> float:
+    """Return how long what is slow may go on before it is a stall.
+
+    Raises:
+        ConfigurationError: If the environment does not say a number of seconds, or too large a one.
+    """
+    return _stall_limit(SLOW_SECONDS, least=0.1)
+
+
+def on_stall() -> tuple[str, str]:
+    """Return what is done about a stall, and the command if that is to run one.
+
+    Raises:
+        ConfigurationError: If the environment says none of the three.
+    """
+    text = ON_STALL.value or ON_STALL.default
+    action, colon, command = text.partition(":")
+    if text in ("report", "abort") or (action == "signal" and colon and command.strip()):
+        return action, command.strip()
+    raise ConfigurationError(
+        f"the environment variable {ON_STALL.name} is {text!r}",
+        hint="use report, abort, or signal: and a command",
+    )
+
+
+def stall_log() -> str:
+    """Return the log file of the engine, or nothing."""
+    return STALL_LOG.value or ""
+
+
+def breadcrumbs_wanted() -> bool:
+    """Return whether captured graphs get marks.
+
+    Raises:
+        ConfigurationError: If the environment says neither 0 nor 1.
+    """
+    return _switched_on(BREADCRUMBS)
+
+
+def _stall_limit(variable: Variable, least: float) -> float:
+    text = variable.value or variable.default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if least <= seconds <= MAX_STALL_SECONDS:
+        return seconds
+    raise ConfigurationError(
+        f"the environment variable {variable.name} is {text!r}",
+        hint=f"give a number of seconds from {least:g} to {MAX_STALL_SECONDS:g}",
+    )
