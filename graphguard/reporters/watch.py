@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from textwrap import wrap
 from typing import NamedTuple
 
 from graphguard.audit.findings import ranks_text
@@ -21,6 +22,7 @@ MAX_SLOW = 4
 MAX_NOTES = 4
 
 _GAP = "  "
+_LEAST_DOING = 8
 
 
 class Line(NamedTuple):
@@ -49,7 +51,7 @@ _COLUMNS = (
     _Column("group", words.group, 5, least=8),
     _Column("step", lambda state: str(words.step(state) or ""), _STAYS, right=True),
     _Column("doing", words.what, _STAYS, least=24),
-    _Column("for", lambda state: _duration(words.age_ns(state)), _STAYS, right=True),
+    _Column("age", lambda state: _duration(words.age_ns(state)), _STAYS, right=True),
     _Column("watchdog", words.beat, 2),
     _Column("verdicts", words.verdicts, 3, least=12),
     _Column("stalls", words.stalls, 4, right=True),
@@ -71,7 +73,7 @@ def lines(view: View, width: int, height: int | None = None) -> list[Line]:
             left out, those in trouble are shown first.
     """
     width = max(width, LEAST_WIDTH)
-    below = _below(view)
+    below = [part for line in _below(view) for part in _wrapped(line, width)]
     room = len(view.ranks)
     if height is not None:
         room = max(LEAST_ROWS, height - len(below) - 4)
@@ -141,8 +143,11 @@ def _widths(natural: dict[str, int], width: int) -> dict[str, int]:
     widths = {column.head: natural[column.head] for column in columns}
     for column in sorted(columns, key=lambda column: column.goes):
         too_wide = max(0, excess(list(widths.values())))
-        # A terminal that is very narrow cuts the line, and not only the cell.
         widths[column.head] -= min(too_wide, widths[column.head] - cut(column))
+    # A very narrow terminal still shows for how long.
+    last = "doing"
+    too_wide = max(0, excess(list(widths.values())))
+    widths[last] -= min(too_wide, max(0, widths[last] - _LEAST_DOING))
     return widths
 
 
@@ -169,6 +174,18 @@ def _below(view: View) -> list[Line]:
     if len(view.bundles) > MAX_STALLS:
         below.append(Line(f"{len(view.bundles) - MAX_STALLS} older stalls are not shown"))
     return below
+
+
+def _wrapped(line: Line, width: int) -> list[Line]:
+    indent = " " * (len(line.text) - len(line.text.lstrip()))
+    parts = wrap(
+        printable(line.text),
+        width,
+        initial_indent="",
+        subsequent_indent=f"{indent}  ",
+        break_on_hyphens=False,
+    )
+    return [Line(part, line.kind) for part in parts] or [line]
 
 
 def _kind(word: Doing) -> str:

@@ -112,7 +112,8 @@ def slow(state: RankState) -> str:
     if state.pulse.extended_ns:
         why = state.pulse.extended_why or "no reason given"
         return f"{text}: {why}, {duration(state.pulse.extended_ns)} left"
-    return f"{text}, of {duration(limit_ns(state.pulse, under_way))} that it may take"
+    limit = limit_ns(state.pulse, under_way)
+    return f"{text}, {'longer than' if under_way.age_ns >= limit else 'of'} {duration(limit)}"
 
 
 def bundle(bundle: Bundle, view: View) -> str:

@@ -161,9 +161,9 @@ def _bundle(directory: int, path: str, name: str, made_ns: int, held: tuple[str,
             problem = "there is no verdict yet"
         except OSError as error:
             problem = f"its verdict cannot be read: {error.strerror}"
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             problem = f"its verdict cannot be read: {error}"
-        with suppress(OSError, msgspec.DecodeError, ValueError):
+        with suppress(OSError, msgspec.DecodeError, ValueError, RecursionError):
             content = _content(bundle, RECOVERED)
             recovered = msgspec.json.decode(content, type=_Recovered).seconds
     finally:
