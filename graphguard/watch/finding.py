@@ -11,7 +11,7 @@ from graphguard.blackbox.choosing import ring_files
 from graphguard.blackbox.directory import is_ring_name
 from graphguard.blackbox.reading import Box
 from graphguard.errors import BlackBoxError, CommandError
-from graphguard.watch.processes import process_state
+from graphguard.watch.processes import family, process_state
 
 MAX_PROCESSES = 256
 """Processes that are asked, those that a process has started included."""
@@ -60,7 +60,8 @@ def ring_of(pid: int) -> Path:
 def job_of(ring: Path) -> frozenset[int]:
     """Return the processes of the job that a ring belongs to, as far as they have rings beside it.
 
-    Of each rank it is the one whose ring was opened closest in time to this one.
+    Of each rank it is the one that has the same parent, or else is of the same session, or else
+    opened its ring closest in time to this one.
 
     Raises:
         BlackBoxError: If the ring cannot be read.
@@ -78,13 +79,16 @@ def job_of(ring: Path) -> frozenset[int]:
         if box.running is False and box.started_ns < own.started_ns - _ONE_START_NS:
             continue
         known = nearest.get(box.rank)
-        if known is None or _apart(box, own) < _apart(known, own):
+        if known is None or _distance(box, own) < _distance(known, own):
             nearest[box.rank] = box
     return frozenset(box.pid for box in nearest.values())
 
 
-def _apart(box: Box, other: Box) -> int:
-    return abs(box.started_ns - other.started_ns)
+def _distance(box: Box, own: Box) -> tuple[bool, bool, int]:
+    parent, session = family(box.pid) if box.running is not False else (0, 0)
+    own_parent, own_session = family(own.pid)
+    apart = abs(box.started_ns - own.started_ns)
+    return parent != own_parent, session != own_session, apart
 
 
 def _open_ring(pid: int) -> Path | None:

@@ -47,6 +47,22 @@ with subprocess.Popen([sys.executable, *sys.argv[1:]]) as child:
     pass
 """
 
+JOB = """
+import json, os, subprocess, sys
+code, directory, world = sys.argv[1], sys.argv[2], int(sys.argv[3])
+ranks = []
+for rank in range(world):
+    environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world)}
+    ranks.append(subprocess.Popen(
+        [sys.executable, "-c", code, directory], env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+    ranks[-1].stdout.readline()
+print(json.dumps([rank.pid for rank in ranks]), flush=True)
+sys.stdin.read()
+for rank in ranks:
+    rank.communicate()
+"""
+
 
 class RankProcess:
     """A rank in step 3. It ends the step and its job when it is told to."""
@@ -150,7 +166,8 @@ def test_one_look_as_text(
 
     title, head, first, second = capsys.readouterr().out.splitlines()
     assert title.endswith(f"2 of 2 ranks: 2 busy  ({directory})")
-    assert head.split() == ["rank", "pid", "host", "state", "group", "step", "doing", "age", "watchdog"]
+    columns = "rank pid host state group step doing age watchdog"
+    assert " ".join(head.split()) == columns
     for number, line in enumerate((first, second)):
         host = os.uname().nodename
         cells = [str(number), str(ranks[number].pid), host, "busy", "tp", "3"]
@@ -206,21 +223,34 @@ def test_a_stall_that_is_examined_is_found(
     assert found["stalls"][0]["verdict"]["sentence"] == "it hangs"
 
 
+@contextmanager
+def started_job(directory: Path, world: int) -> Iterator[list[int]]:
+    """Ranks with a parent of their own, by their ids."""
+    with subprocess.Popen(
+        [sys.executable, "-c", JOB, RANK, str(directory), str(world)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        yield json.loads(parent.stdout.readline())
+        parent.communicate(timeout=PATIENCE)
+
+
 def test_a_process_leads_to_all_ranks_of_its_job(
-    ranks: list[RankProcess], directory: Path, capsys: pytest.CaptureFixture[str]
+    directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Another job beside it, begun later: of one rank more, and of the same ranks.
-    other = [RankProcess(directory, rank, 2) for rank in range(2)]
-    third = RankProcess(directory, 2, 3)
-    try:
-        for job in (ranks, other):
-            code, found = look(capsys, job[1].pid)
+    # Beside it another job of as many ranks, and one of more.
+    with (
+        started_job(directory, 2) as one,
+        started_job(directory, 2) as other,
+        started_job(directory, 3) as third,
+    ):
+        for job in (one, other, third):
+            code, found = look(capsys, job[1])
             assert code == 0
-            assert [each["pid"] for each in found["ranks"]] == [each.pid for each in job]
+            assert [each["pid"] for each in found["ranks"]] == job
             assert found["where"] == str(directory)
-    finally:
-        for each in (*other, third):
-            each.kill()
 
 
 def test_a_process_leads_to_the_ranks_that_it_has_started(
