@@ -1,0 +1,1 @@
+"""Watching a job: what its processes do now, stalls, and the evidence of a stall."""
