@@ -40,6 +40,7 @@ from graphguard.version import __version__
 
 if TYPE_CHECKING:
     from graphguard.agreement.group import Agreement
+    from graphguard.watch.activity import slow
 
 write_manifest = default_session.write_manifest
 
@@ -99,6 +100,7 @@ __all__ = [
     "install",
     "new_graph",
     "record",
+    "slow",
     "uninstall",
     "write_manifest",
 ]
@@ -110,6 +112,10 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever has that name
         from graphguard.agreement.group import Agreement
 
         return Agreement
+    if name == "slow":
+        from graphguard.watch.activity import slow
+
+        return slow
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -183,6 +183,26 @@ class BlackBox:
         What is longer than 120 bytes is cut and ends in "…".
         """
 
+    def begin_activity(self, kind: int, name: int, step: int, /) -> None:
+        """Say that something is under way which is no launch, in this thread.
+
+        Raises:
+            ValueError: If the kind is that of a launch, or none.
+        """
+
+    def end_activity(self, kind: int, name: int, /) -> None:
+        """Say that it has ended."""
+
+    def extend(self, seconds: float, why: int, /) -> None:
+        """Say that what is under way is slow and not stuck, for some seconds from now.
+
+        Raises:
+            ValueError: If that is not 0 to 86,400 seconds.
+        """
+
+    def set_stacks(self, signal: int, file: int, /) -> None:
+        """Say on which signal this process writes its stacks, and to which file; 0 for none."""
+
     def record(
         self,
         event: int,
@@ -252,6 +272,27 @@ def ring_bytes(capacity: int, /) -> int:
 
     Raises:
         ValueError: If that is no power of two, or more than 2**24.
+    """
+
+PULSE_BYTES: int
+"""How much of the beginning of a ring its pulse and its names take."""
+
+ActivityRow = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
+PulseHead = tuple[int | None, int, int, int, int, int, int, int, int, int]
+
+def read_pulse(
+    copy: bytes | bytearray | memoryview | mmap,
+    copy_after: bytes | bytearray | memoryview | mmap,
+    live: bool,
+    /,
+) -> tuple[list[ActivityRow], list[str | None], PulseHead] | None:
+    """Read the pulse from two copies of the first ``PULSE_BYTES`` of a ring: None if it has none.
+
+    Times are told as of now if the ring is ``live``, else as of the last beat. Returns what is
+    under way, oldest first, as (kind, name, group, step, digest, num_reqs, query_len, num_tokens,
+    phase, thread, age in ns, watched ns); the names; and (age of the last beat in ns or None, limit
+    of a stall in ns, of a start, stalls told, ns missed, ns left of an extension, its reason,
+    signal for stacks, file of the stacks, activities ended).
     """
 
 def read_ring(

@@ -48,6 +48,7 @@ RingWriter::RingWriter(std::span<std::byte> memory, const RingIdentity& identity
     }
     const ClockSample first = sample_clocks(clock_);
     write_header(identity, first);
+    pulse_ = PulseWriter(memory);
     measure_rate(first);
     write_clock(claim());
 }
@@ -75,6 +76,7 @@ void RingWriter::write(const RecordFields& fields) noexcept {
         number = claim();
     }
     commit(number, ticks, fields);
+    pulse_.follow(fields, ticks);
 }
 
 void RingWriter::write_header(const RingIdentity& identity, const ClockSample& sample) {

@@ -19,6 +19,7 @@
 #include <unordered_map>
 
 #include "core/clock.h"
+#include "core/pulse.h"
 #include "core/ring_format.h"
 
 namespace graphguard {
@@ -48,6 +49,23 @@ class RingWriter {
 
     void write(const RecordFields& fields) noexcept;
 
+    // What is under way besides launches, which records tell of.
+    void begin_activity(ActivityKind kind, std::uint16_t name, std::uint64_t step) noexcept {
+        if (disowned_.load(std::memory_order_relaxed)) return;
+        RecordFields fields;
+        fields.role = name;
+        fields.step = step;
+        pulse_.begin(kind, clock_.now(), fields);
+    }
+    void end_activity(ActivityKind kind, std::uint16_t name) noexcept {
+        if (!disowned_.load(std::memory_order_relaxed)) pulse_.end(kind, name);
+    }
+    [[nodiscard]] PulseWriter& pulse() noexcept { return pulse_; }
+    [[nodiscard]] const TickClock& clock() const noexcept { return clock_; }
+    [[nodiscard]] bool disowned() const noexcept {
+        return disowned_.load(std::memory_order_relaxed);
+    }
+
     // How many records were begun, those that have been overwritten and clock records included.
     [[nodiscard]] std::uint64_t written() const {
         return fixed_->next.load(std::memory_order_relaxed);
@@ -76,6 +94,7 @@ class RingWriter {
 
     ring::FixedPart* fixed_;
     ring::Slot* slots_;
+    PulseWriter pulse_;
     std::uint64_t mask_;
     std::uint64_t clock_mask_;  // a number with none of these bits is a clock record's
     std::uint64_t clock_interval_ = 0;

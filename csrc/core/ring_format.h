@@ -2,6 +2,7 @@
 //
 //     0      the header's fields (HeaderFields), with their checksum at 136
 //     256    how many records were begun
+//     512    what the process is doing right now (pulse_format.h)
 //     4096   128 slots for names: u16 length, u16 zero, u32 checksum, up to 120 bytes of UTF-8
 //     20480  the records, 64 bytes each; record n is in slot (n - 1) % capacity:
 //            0 u64 number, 8 u64 ticks, 16 u64 step, 24 u64 digest, 32 u32 num_reqs,

@@ -68,23 +68,28 @@ std::string usable(const ring::HeaderFields& header, const ring::HeaderWords& wo
     return {};
 }
 
-void read_names(const ring::FixedPart& fixed, RingContents& contents) {
+using Names = std::vector<std::optional<std::string>>;
+
+// Returns how many are damaged.
+std::uint64_t read_names(const ring::FixedPart& fixed, Names& names) {
+    std::uint64_t damaged = 0;
     const auto whole = [](const ring::NameWords& words) {
         return (words[0] & 0xFFFFFFFFULL) <= ring::kNameBytes &&
                words[0] >> 32U == ring::name_checksum(words);
     };
-    contents.names.resize(ring::kNameSlots);
+    names.resize(ring::kNameSlots);
     std::size_t count = 0;
     for (std::size_t i = 0; i < ring::kNameSlots; ++i) {
         ring::NameWords words{};
         const Found found = look(fixed.names[i].words, 0, words, whole);
-        if (found == Found::kDamaged) ++contents.damaged;
+        if (found == Found::kDamaged) ++damaged;
         if (found != Found::kWhole) continue;
         const auto length = static_cast<std::size_t>(words[0] & 0xFFFFFFFFULL);
-        contents.names[i].emplace(reinterpret_cast<const char*>(&words[1]), length);
+        names[i].emplace(reinterpret_cast<const char*>(&words[1]), length);
         count = i + 1;
     }
-    contents.names.resize(count);
+    names.resize(count);
+    return damaged;
 }
 
 // Leaves the ticks where the time will be: the newest clock record is not known yet.
@@ -156,11 +161,22 @@ RingContents read_aligned(std::span<const std::byte> data) {
                          std::string(header.host.begin(), host_end), header.capacity};
     contents.started_ns = header.realtime_ns;
     contents.written = fixed.next.load(std::memory_order_relaxed);
-    read_names(fixed, contents);
+    contents.damaged += read_names(fixed, contents.names);
     const auto* slots = reinterpret_cast<const ring::Slot*>(data.data() + sizeof(ring::FixedPart));
     read_records({slots, header.capacity}, contents);
     tell_times({header.ticks, header.monotonic_ns, header.realtime_ns}, contents.records);
     return contents;
+}
+
+// A copy of what no word of a ring fits into, where it lies; nobody writes to such memory.
+std::vector<std::uint64_t> aligned_copy(std::span<const std::byte> data) {
+    std::vector<std::uint64_t> copy(data.size() / sizeof(std::uint64_t) + 1);
+    std::memcpy(copy.data(), data.data(), data.size());
+    return copy;
+}
+
+bool is_aligned(std::span<const std::byte> data) {
+    return std::bit_cast<std::uintptr_t>(data.data()) % alignof(ring::FixedPart) == 0;
 }
 
 }  // namespace
@@ -172,13 +188,21 @@ RingContents read_ring(std::span<const std::byte> data) {
                          " bytes, fewer than the header of a black box";
         return contents;
     }
-    if (std::bit_cast<std::uintptr_t>(data.data()) % alignof(ring::FixedPart) == 0) {
-        return read_aligned(data);
-    }
-    // Nobody writes to memory that no word of a ring fits into: it is a copy, and may be copied.
-    std::vector<std::uint64_t> copy(data.size() / sizeof(std::uint64_t) + 1);
-    std::memcpy(copy.data(), data.data(), data.size());
+    if (is_aligned(data)) return read_aligned(data);
+    const std::vector<std::uint64_t> copy = aligned_copy(data);
     return read_aligned(std::as_bytes(std::span(copy)).first(data.size()));
+}
+
+std::vector<std::optional<std::string>> read_ring_names(std::span<const std::byte> beginning) {
+    if (beginning.size() < sizeof(ring::FixedPart)) return {};
+    const std::vector<std::uint64_t> copy = aligned_copy(beginning);
+    const auto& fixed = *reinterpret_cast<const ring::FixedPart*>(copy.data());
+    const ring::HeaderWords words = load(fixed.header, 0);
+    if (std::bit_cast<ring::HeaderFields>(words).checksum != ring::header_checksum(words))
+        return {};
+    Names names;
+    read_names(fixed, names);
+    return names;
 }
 
 }  // namespace graphguard

@@ -34,4 +34,8 @@ struct RingContents {
 // std::bad_alloc. `data` may change while it is read.
 [[nodiscard]] RingContents read_ring(std::span<const std::byte> data);
 
+// The names alone, of the beginning of a black box: none if that is not one, or is too short.
+[[nodiscard]] std::vector<std::optional<std::string>> read_ring_names(
+    std::span<const std::byte> beginning);
+
 }  // namespace graphguard

@@ -8,12 +8,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 
+#include "core/clock.h"
 #include "core/mapping.h"
+#include "core/pulse.h"
 #include "core/ring.h"
 #include "core/ring_reader.h"
 
@@ -33,6 +36,10 @@ class BoundRing {
     [[nodiscard]] BoundRing another() const { return BoundRing(ring_); }
 
     [[nodiscard]] RingWriter& writer() { return ring_->writer; }
+    // The ring, for who must not outlive its memory.
+    [[nodiscard]] std::shared_ptr<RingWriter> shared_writer() const {
+        return {ring_, &ring_->writer};
+    }
 
     std::uint16_t name(std::string_view text) { return ring_->writer.name(text); }
 
@@ -68,6 +75,27 @@ class BoundRing {
         ring_->writer.write(context_);
     }
 
+    void begin_activity(std::uint8_t kind, std::uint16_t name, std::uint64_t step) {
+        ring_->writer.begin_activity(activity_kind(kind), name, step);
+    }
+
+    void end_activity(std::uint8_t kind, std::uint16_t name) {
+        ring_->writer.end_activity(activity_kind(kind), name);
+    }
+
+    void extend(double seconds, std::uint16_t why) {
+        if (!(seconds >= 0 && seconds <= kLongestExtension)) {
+            throw std::invalid_argument("an extension is of 0 to 86,400 seconds");
+        }
+        if (ring_->writer.disowned()) return;
+        const auto nanoseconds = static_cast<std::uint64_t>(seconds * 1e9);
+        ring_->writer.pulse().extend(nanoseconds_of(CLOCK_MONOTONIC) + nanoseconds, why);
+    }
+
+    void set_stacks(std::uint32_t signal, std::uint16_t file) {
+        if (!ring_->writer.disowned()) ring_->writer.pulse().set_stacks(signal, file);
+    }
+
     [[nodiscard]] std::uint64_t written() const { return ring_->writer.written(); }
 
     void disown() { ring_->writer.disown(); }
@@ -80,7 +108,18 @@ class BoundRing {
         RingWriter writer;
     };
 
+    static constexpr double kLongestExtension = 86'400;
+
     explicit BoundRing(std::shared_ptr<MappedRing> ring) : ring_(std::move(ring)) {}
+
+    // Launches are left out: their records begin and end them.
+    static ActivityKind activity_kind(std::uint8_t kind) {
+        const auto given = static_cast<ActivityKind>(kind);
+        if (given < ActivityKind::kStep || given > ActivityKind::kOther) {
+            throw std::invalid_argument("no such kind of activity");
+        }
+        return given;
+    }
 
     std::shared_ptr<MappedRing> ring_;
     RecordFields context_;
@@ -134,6 +173,36 @@ inline nb::tuple read_ring_object(nb::handle data) {
         names, records, contents.damaged);
 }
 
+inline nb::tuple activity_tuple(const ActivityRead& read) {
+    return nb::make_tuple(static_cast<std::uint8_t>(read.kind), read.name, read.group, read.step,
+                          read.digest, read.num_reqs, read.query_len, read.num_tokens, read.phase,
+                          read.thread, read.age_ns, read.watched_ns);
+}
+
+// The pulse in two copies of the beginning of a ring, and the names that are there.
+inline nb::object read_pulse_object(nb::handle copy, nb::handle copy_after, bool live) {
+    std::optional<ClockSample> now;
+    if (live) now = sample_clocks(TickClock());
+    const LentBytes bytes(copy);
+    const LentBytes bytes_after(copy_after);
+    const PulseRead read = read_pulse(bytes.span(), bytes_after.span(), now);
+    if (!read.there) return nb::none();
+    nb::list activities;
+    for (const ActivityRead& activity : read.activities) {
+        activities.append(activity_tuple(activity));
+    }
+    nb::list names;
+    for (const auto& name : read_ring_names(bytes.span())) {
+        names.append(name ? text_of(*name) : nb::none());
+    }
+    return nb::make_tuple(
+        activities, names,
+        nb::make_tuple(read.beats ? nb::object(nb::int_(read.beat_age_ns)) : nb::none(),
+                       read.stall_ns, read.startup_ns, read.stalls, read.missed_ns,
+                       read.extended_ns, read.extended_why, read.stack_signal, read.stacks_file,
+                       read.ended));
+}
+
 inline std::size_t ring_bytes(std::uint32_t capacity) {
     if (!ring::possible_capacity(capacity)) {
         throw std::invalid_argument("a ring holds a power of two of records, at most 2^24");
@@ -145,6 +214,8 @@ inline std::size_t ring_bytes(std::uint32_t capacity) {
 inline void bind_ring(nb::module_& m) {
     m.def("ring_bytes", &ring_bytes);
     m.def("read_ring", &read_ring_object);
+    m.def("read_pulse", &read_pulse_object);
+    m.attr("PULSE_BYTES") = sizeof(ring::FixedPart);
 
     // Arguments carry no names, as in the table: these calls are on the replay path.
     nb::class_<BoundRing>(m, "BlackBox")
@@ -156,6 +227,10 @@ inline void bind_ring(nb::module_& m) {
         .def("check", &BoundRing::check)
         .def("replace", &BoundRing::replace)
         .def("mark", &BoundRing::mark)
+        .def("begin_activity", &BoundRing::begin_activity)
+        .def("end_activity", &BoundRing::end_activity)
+        .def("extend", &BoundRing::extend)
+        .def("set_stacks", &BoundRing::set_stacks)
         .def_prop_ro("written", &BoundRing::written)
         .def("disown", &BoundRing::disown);
 }

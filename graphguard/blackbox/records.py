@@ -68,7 +68,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     @property
     def batch(self) -> str:
         """The batch descriptor as text, ``16x2``; empty if there is none."""
-        return _batch(self.num_reqs, self.query_len, self.num_tokens, self.phase)
+        return batch_text(self.num_reqs, self.query_len, self.num_tokens, self.phase)
 
     @property
     def verdict(self) -> str:
@@ -109,7 +109,8 @@ def _word(kind: Any, number: int) -> str:  # noqa: ANN401 - one of the enums of 
 
 
 @lru_cache(maxsize=4096)
-def _batch(num_reqs: int, query_len: int, num_tokens: int, phase: int) -> str:
+def batch_text(num_reqs: int, query_len: int, num_tokens: int, phase: int) -> str:
+    """Return a batch descriptor as text, ``16x2``; empty if there is none."""
     if num_reqs == 0:
         return f"{num_tokens}t" if num_tokens else ""
     tokens = "" if num_reqs * query_len == num_tokens else f"/{num_tokens}"

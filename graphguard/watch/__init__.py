@@ -1,1 +1,1 @@
-"""Watching a job: what its processes do now, stalls, and the evidence of a stall."""
+"""Stalls: what a process is doing, the watchdog that looks at it, and the evidence it keeps."""
