@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FIRST = 4096
 """How many records the first look takes, without another bound."""
 
-_OVERLAP = 256
+_OVERLAP = 64
 """Records that are read again: of two threads, the one that began its record first may end it
 last."""
 

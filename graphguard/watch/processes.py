@@ -193,7 +193,7 @@ def _stat(path: str) -> _Stat | None:
     # A name may hold anything, brackets and spaces too: what follows it begins at the last one.
     before, bracket, after = _text(path).rpartition(")")
     fields = after.split()
-    if not bracket or len(fields) < 20:  # noqa: PLR2004 - up to the time of its start
+    if not bracket or len(fields) < 20:
         return None
     with suppress(ValueError):
         return _Stat(

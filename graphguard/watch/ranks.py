@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from graphguard.blackbox.choosing import newest_of_ranks, ring_files
+from graphguard.blackbox.pulse import Pulse, read_pulse
 from graphguard.blackbox.reading import Box
 from graphguard.blackbox.tail import FIRST, Tail
 from graphguard.errors import BlackBoxError
@@ -24,9 +24,6 @@ from graphguard.watch.processes import (
     process_state,
 )
 from graphguard.watch.recent import LastOf, Recent
-
-if TYPE_CHECKING:
-    from graphguard.blackbox.pulse import Pulse
 
 _STARTED_TICKS_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _DOUBT_NS = 1_000_000_000
@@ -270,10 +267,9 @@ def _pid_of(name: str) -> int:
 
 def _pulse(path: Path) -> Pulse | None:
     try:
-        pulse: Pulse | None = importlib.import_module("graphguard.blackbox.pulse").read_pulse(path)
-    except (ImportError, OSError, BlackBoxError):
+        return read_pulse(path)
+    except BlackBoxError:
         return None
-    return pulse
 
 
 def _crumbs(path: Path) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ class LastOf(msgspec.Struct, frozen=True):
 
     Attributes:
         step: The step.
-        text: What it did, in the past tense: ``began to replay target 16x2``.
+        text: What it did, in the past tense: ``began replay of target 16x2``.
         event: ``check``, ``replay_begin``, ``replay_end``, ``eager_begin``, ``eager_end``.
         time_ns: When, in nanoseconds since the epoch; 0 if that is not known.
         in_flight: Whether it is a launch that has not returned.
