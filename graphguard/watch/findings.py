@@ -9,11 +9,8 @@ import msgspec
 from graphguard.watch.case import Case, majority
 from graphguard.watch.stall import Evidence, StallClass
 from graphguard.watch.stall_words import doing, in_step, launch_words
-from graphguard.watch.standing import Standing
+from graphguard.watch.standing import IDLE_SHARE, Standing
 from graphguard.watch.wait_frames import Wait, program_frame
-
-IDLE_SHARE = 0.2
-"""A thread that uses less of the time than this sleeps in its wait."""
 
 BUSY_SHARE = 0.5
 """One that uses more than this computes."""

@@ -17,6 +17,7 @@ import msgspec
 from graphguard.watch.ranks import RankState
 from graphguard.watch.stack_model import Frame, ProcessStacks
 from graphguard.watch.stall import Evidence
+from graphguard.watch.standing import TIMED_SLEEPS
 from graphguard.watch.wait_frames import words
 
 READ_BYTES = 2**20
@@ -59,9 +60,6 @@ _COMPILERS = re.compile(
     r"|(?:\S*-)?(?:gcc|g\+\+|clang(?:\+\+)?)(?:-[\d.]+)?|as|ld(?:\.\w+)?|collect2|ninja|make|cmake"
     r"|cargo|rustc|hsaco)$"
 )
-
-_TIMED_SLEEPS = frozenset({"hrtimer_nanosleep", "do_nanosleep", "common_nsleep", "clock_nanosleep"})
-"""Where the kernel holds a thread that sleeps for a time, and for nothing else."""
 
 _SLEEPING_CALLS: dict[str, dict[int, str]] = {
     "x86_64": {35: "clock_nanosleep", 230: "clock_nanosleep"},
@@ -196,7 +194,7 @@ def _sleeps(before: RankState, after: RankState, tid: int) -> list[Evidence]:
     now = next((each for each in after.process.threads if each.tid == tid), None)
     if then is None or now is None or then.switches != now.switches:
         return []
-    if then.waits_in not in _TIMED_SLEEPS or now.waits_in not in _TIMED_SLEEPS:
+    if then.waits_in not in TIMED_SLEEPS or now.waits_in not in TIMED_SLEEPS:
         return []
     return [Evidence("it sleeps for a time that was set", f"/proc/{after.pid}/task/{tid}/syscall")]
 

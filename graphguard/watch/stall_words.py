@@ -126,11 +126,12 @@ def _not_known(case: Case, finding: Finding) -> Iterator[str]:
 
 def collective_of(case: Case) -> Collective | None:
     """Return what the replay waits in: the earliest position that any waiting rank is at."""
-    found: list[tuple[int, int, str]] = []
-    for standing in case.waiting:
-        for crumb in standing.state.crumbs:
-            if (read := _crumb(crumb)) is not None:
-                found.append(read)
+    found = [
+        read
+        for standing in case.waiting
+        for crumb in standing.state.crumbs
+        if (read := _crumb(crumb)) is not None
+    ]
     if not found:
         return None
     reached, positions, operation = min(found)

@@ -18,6 +18,12 @@ LAUNCHES = frozenset({"replay", "eager"})
 FREEZER = frozenset({"do_freezer_trap", "__refrigerator"})
 """Where the kernel holds threads of a process that is frozen."""
 
+TIMED_SLEEPS = frozenset({"hrtimer_nanosleep", "do_nanosleep", "common_nsleep", "clock_nanosleep"})
+"""Where the kernel holds a thread that sleeps for a time, and for nothing else."""
+
+IDLE_SHARE = 0.2
+"""A thread that uses less of the time than this sleeps in its wait."""
+
 FROZEN_NS = 2_000_000_000
 """A watchdog beats ten times a second. One that has not for so long is not let run."""
 
@@ -108,11 +114,17 @@ def standings(
     before: Sequence[RankState],
     after: Sequence[RankState],
     stacks: Mapping[int, ProcessStacks],
+    on_cuda: frozenset[int] = frozenset(),
 ) -> tuple[Standing, ...]:
     """Return where each rank stands, in the order of ranks."""
     earlier = {(state.rank, state.pid, state.host): state for state in before}
     found = [
-        _standing(earlier.get((state.rank, state.pid, state.host)), state, stacks.get(state.pid))
+        _standing(
+            earlier.get((state.rank, state.pid, state.host)),
+            state,
+            stacks.get(state.pid),
+            state.pid in on_cuda,
+        )
         for state in after
     ]
     return tuple(sorted(found, key=lambda each: (each.rank, each.state.host, each.state.pid)))
@@ -127,29 +139,56 @@ def same_activity(earlier: Activity, later: Activity) -> bool:
 
 
 def _standing(
-    before: RankState | None, after: RankState, stacks: ProcessStacks | None
+    before: RankState | None, after: RankState, stacks: ProcessStacks | None, on_cuda: bool
 ) -> Standing:
     then = before.pulse.activities if before is not None and before.pulse is not None else ()
     now = after.pulse.activities if after.pulse is not None else ()
     # One look alone tells what is under way, and not that it stays so.
-    stuck = now if before is None else tuple(
-        each for each in now if any(same_activity(one, each) for one in then)
+    stuck = (
+        now
+        if before is None
+        else tuple(each for each in now if any(same_activity(one, each) for one in then))
     )
     ended = [state.pulse.ended for state in (before, after) if state and state.pulse]
-    moves = len(ended) == 2 and ended[0] != ended[1] or len(stuck) != len(now)
+    moves = (len(ended) == 2 and ended[0] != ended[1]) or len(stuck) != len(now)
     thread = stuck[0].thread if stuck else after.pid
     stack = _stack_of(stacks, thread)
+    used = _used(before, after)
+    between_ns = 0 if before is None else max(0, after.looked_ns - before.looked_ns)
     return Standing(
         state=after,
         stuck=stuck,
         moves=moves,
-        seen=seen_in(stack.frames) if stack else Seen(Wait.NOT_TOLD, ""),
+        seen=_seen(stack, on_cuda, _sleeps(after, thread, used.get(thread, 0), between_ns)),
         stack=stack,
         stacks_problem=_problem(stacks, stack),
-        used_ns=_used(before, after).get(thread, 0),
-        all_used_ns=sum(_used(before, after).values()),
-        between_ns=0 if before is None else max(0, after.looked_ns - before.looked_ns),
+        used_ns=used.get(thread, 0),
+        all_used_ns=sum(used.values()),
+        between_ns=between_ns,
     )
+
+
+def _seen(stack: ThreadStack | None, on_cuda: bool, sleeps: bool) -> Seen:
+    if stack is None:
+        return Seen(Wait.NOT_TOLD, "")
+    seen = seen_in(stack.frames)
+    # What Python calls is not on a stack of Python alone: it may wait for a device or for peers.
+    if seen.wait is Wait.HOST and (on_cuda or sleeps) and not has_native(stack):
+        return Seen(Wait.LIBRARY, seen.where)
+    return seen
+
+
+def has_native(stack: ThreadStack) -> bool:
+    """Return whether compiled code is on a stack, as far as it was looked for."""
+    return any(frame.native for frame in stack.frames)
+
+
+def _sleeps(after: RankState, tid: int, used_ns: int, between_ns: int) -> bool:
+    """Whether a thread waits for something that is not just a time."""
+    thread = next((each for each in after.process.threads if each.tid == tid), None)
+    if thread is None or thread.state != "sleeping" or thread.waits_in in TIMED_SLEEPS:
+        return False
+    return used_ns <= IDLE_SHARE * between_ns
 
 
 def _used(before: RankState | None, after: RankState) -> dict[int, int]:

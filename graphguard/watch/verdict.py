@@ -36,6 +36,7 @@ def verdict(
     members: Mapping[str, frozenset[int]] | None = None,
     first_runs: Mapping[int, str] | None = None,
     may_be_slow: bool = True,
+    on_cuda: frozenset[int] = frozenset(),
 ) -> StallVerdict:
     """Say what a stall is.
 
@@ -47,9 +48,11 @@ def verdict(
         members: The processes of each group of ranks on this node, as its ledger names them.
         first_runs: Which processes run something for the first time, and what.
         may_be_slow: Whether what ends by itself may be told as slow. Not for ever.
+        on_cuda: Processes that use CUDA. Without native frames, a wait for the device in them
+            looks like code of the program.
     """
     stacks = stacks or {}
-    case = Case.of(standings(before, after, stacks), suspect, members or {})
+    case = Case.of(standings(before, after, stacks, on_cuda), suspect, members or {})
     finding = find(case)
     if may_be_slow and finding.stall_class in _MAY_BE_SLOW:
         finding = _slow_or(finding, case, before, stacks, first_runs or {})

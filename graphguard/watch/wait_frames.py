@@ -55,27 +55,52 @@ RULES = (
     _rule(Wait.PEERS, r"c10d::|\(.*torch/distributed/", "a call of torch.distributed"),
     _rule(Wait.PEERS, r"\(.*multiprocessing/synchronize\.py\)", "waits for another process"),
     _rule(Wait.DEVICE, r"\bnccl\w*Comm\w*GetAsyncError|libnccl", "in a call of NCCL"),
-    _rule(Wait.PEERS, r"shm_(?:all|reduce|gather|send|recv|broadcast)\w*|SHMManager|wait_(?:all|for)"
-          r"_\w*\(.*shm", "vLLM's collectives in shared memory"),
-    _rule(Wait.PEERS, r"\(.*vllm/distributed/(?!device_communicators/shm_broadcast)",
-          "a communicator of vLLM"),
+    _rule(
+        Wait.PEERS,
+        r"shm_(?:all|reduce|gather|send|recv|broadcast)\w*|SHMManager",
+        "vLLM's collectives in shared memory",
+    ),
+    _rule(
+        Wait.PEERS,
+        r"\(.*vllm/distributed/(?!device_communicators/shm_broadcast)",
+        "a communicator of vLLM",
+    ),
     _rule(Wait.PEERS, r"_all_reduce|all_reduce_\b.*custom", "a custom all-reduce"),
-    _rule(Wait.WORK, r"(?:dequeue|acquire_read|recv) \(.*shm_broadcast\.py\)",
-          "vLLM's message queue: nothing to do"),
-    _rule(Wait.PEERS, r"(?:enqueue|acquire_write) \(.*shm_broadcast\.py\)",
-          "vLLM's message queue is full"),
-    _rule(Wait.WORK, r"\(.*(?:multiprocessing/(?:queues|connection|managers)|/queue)\.py\)",
-          "a queue: nothing to do"),
+    _rule(
+        Wait.WORK,
+        r"(?:dequeue|acquire_read|recv) \(.*shm_broadcast\.py\)",
+        "vLLM's message queue: nothing to do",
+    ),
+    _rule(
+        Wait.PEERS,
+        r"(?:enqueue|acquire_write) \(.*shm_broadcast\.py\)",
+        "vLLM's message queue is full",
+    ),
+    _rule(
+        Wait.WORK,
+        r"\(.*(?:multiprocessing/(?:queues|connection|managers)|/queue)\.py\)",
+        "a queue: nothing to do",
+    ),
     _rule(Wait.WORK, r"worker_busy_loop \(|run_busy_loop \(", "the loop of a worker of vLLM"),
     _rule(Wait.WORK, r"\(.*zmq/|zmq_poll|zmq::", "waits for a message of ZeroMQ"),
-    _rule(Wait.DEVICE, r"\bcu(?:da)?(?:Stream|Event|Device|Ctx)(?:Synchronize|Query)",
-          "waits for its device"),
-    _rule(Wait.DEVICE, r"\bcu(?:da)?(?:GraphLaunch|LaunchKernel|Memcpy|MemGetInfo|MemAlloc|MemFree"
-          r"|Memset|Malloc|Free)", "a call that the driver holds while its queue is full"),
+    _rule(
+        Wait.DEVICE,
+        r"\bcu(?:da)?(?:Stream|Event|Device|Ctx)(?:Synchronize|Query)",
+        "waits for its device",
+    ),
+    _rule(
+        Wait.DEVICE,
+        r"\bcu(?:da)?(?:GraphLaunch|LaunchKernel|Memcpy|MemGetInfo|MemAlloc|MemFree"
+        r"|Memset|Malloc|Free)",
+        "a call that the driver holds while its queue is full",
+    ),
     _rule(Wait.DEVICE, r"libcuda\.so|libcudart", "in the CUDA driver"),
     _rule(Wait.DEVICE, r"synchronize \(.*torch/(?:cuda|xpu|accelerator)/", "waits for its device"),
-    _rule(Wait.DEVICE, r"(?:replay|wait|elapsed_time) \(.*torch/cuda/(?:graphs|streams)\.py\)",
-          "launches a graph, or waits for an event"),
+    _rule(
+        Wait.DEVICE,
+        r"(?:replay|wait|elapsed_time) \(.*torch/cuda/(?:graphs|streams)\.py\)",
+        "launches a graph, or waits for an event",
+    ),
     _rule(Wait.DEVICE, r"\(.*cupy/cuda/(?:stream|graph)", "waits for its device"),
 )
 
