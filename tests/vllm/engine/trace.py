@@ -93,8 +93,18 @@ def path_of(directory: Path, rank: int) -> Path:
     return directory / f"trace-{rank}.jsonl"
 
 
-def read(directory: Path, rank: int) -> Trace:
-    """Read what the worker of a rank has done so far."""
+def read(directory: Path, rank: int, since: int = 0) -> Trace:
+    """Read what the worker of a rank has done so far, from a place in its file on."""
     path = path_of(directory, rank)
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    if not path.exists():
+        return Trace([])
+    with path.open("rb") as file:
+        file.seek(since)
+        lines = file.read().splitlines()
     return Trace([msgspec.json.decode(line, type=Event) for line in lines])
+
+
+def size(directory: Path, rank: int) -> int:
+    """Return how long the file of a rank is: it grows with each step, and is quickly asked for."""
+    path = path_of(directory, rank)
+    return path.stat().st_size if path.exists() else 0

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 ALWAYS = ("verdict.json", "index.json")
+_NOT_HERE = frozenset({"breadcrumbs", "gpus", "nccl-ras"})
+"""What this machine, or this engine, does not have."""
 
 
 def lacks(bundle: Path, pids: Mapping[int, int]) -> list[str]:
@@ -20,7 +24,18 @@ def lacks(bundle: Path, pids: Mapping[int, int]) -> list[str]:
     for rank, pid in sorted(pids.items()):
         if not any(f"rank{rank}.{pid}" in name and name.endswith(".ring") for name in files):
             found.append(f"the black box of rank {rank}")
-        stacks = [path for name, path in files.items() if "stack" in name and str(pid) in name]
-        if not any(path.stat().st_size for path in stacks):
+        stacks = files.get(f"stacks/{pid}.txt")
+        if stacks is None or not stacks.stat().st_size:
             found.append(f"the stacks of rank {rank}")
-    return found
+    return found + _partly(files["index.json"] if "index.json" in files else None)
+
+
+def _partly(index: Path | None) -> list[str]:
+    if index is None:
+        return []
+    # Stacks are looked for above: those of C code may take longer than there is time.
+    return [
+        f"{each['name']} ({each['reason']})"
+        for each in msgspec.json.decode(index.read_bytes())["collectors"]
+        if each["became"] != "complete" and each["name"] not in _NOT_HERE | {"stacks"}
+    ]

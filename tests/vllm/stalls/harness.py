@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from tests.vllm.engine import EngineFailed, EngineRun, Fault, engine
+from tests.vllm.engine import EngineFailed, EngineRun, Fault, engine, trace
 from tests.vllm.engine.emulation import delays
 from tests.vllm.engine.processes import wait_until
 from tests.vllm.stalls import evidence
@@ -28,7 +28,9 @@ VLLM_TIMEOUT_SECONDS = 40
 
 PROMPTS = [[5 + i, 6, 7] for i in range(15)]
 TOKENS = 900
-_STEPS_BEFORE = 30
+_BYTES_BEFORE = 30_000
+"""Of the trace of a rank: some tens of steps."""
+
 _QUIET_SECONDS = 7.0
 _TELL_SECONDS = 30.0
 
@@ -139,9 +141,9 @@ def happen(run: EngineRun, observer: Observer, case: Case, *, graphs: bool) -> S
         case=case.name, graphs=graphs, rank=case.rank, right=case.right, limit=STALL_SECONDS
     )
     if case.inject != IDLE:
-        at = run.step(0)
+        at = trace.size(run.directory, 0)
         run.begin(PROMPTS, TOKENS)
-        if not wait_until(lambda: run.step(0) > at + _STEPS_BEFORE, 60):
+        if not wait_until(lambda: trace.size(run.directory, 0) > at + _BYTES_BEFORE, 60):
             raise RuntimeError(f"no steps before {case.name}")
     seen.load = os.getloadavg()[0]
     pids = run.processes.workers()
@@ -268,7 +270,7 @@ def keep_evidence(run: EngineRun, seen: Seen) -> Seen:
 def _begin(run: EngineRun, case: Case) -> float:
     """Let it happen, and return when it did."""
     if isinstance(case.inject, Fault):
-        before = len(run.trace(case.rank).of("fault"))
+        before = trace.size(run.directory, case.rank)
         run.inject(case.inject)
         return _time_of_fault(run, case.rank, before, 30.0)
     event = time.time()
@@ -286,13 +288,12 @@ def _end(run: EngineRun, case: Case) -> None:
 
 
 def _time_of_fault(run: EngineRun, rank: int, before: int, seconds: float) -> float:
-    def faults() -> list[Any]:
-        return run.trace(rank).of("fault")[before:]
+    def faults() -> list[trace.Event]:
+        return trace.read(run.directory, rank, before).of("fault")
 
     if not wait_until(lambda: bool(faults()) or _dead(run), seconds) or not faults():
         raise RuntimeError(f"the fault did not happen\n{run.log[-4000:]}")
-    time_of_it: float = faults()[0].time
-    return time_of_it
+    return faults()[0].time
 
 
 def _finished(run: EngineRun) -> str:
