@@ -112,6 +112,10 @@ class Bundle(msgspec.Struct, frozen=True):
         """The name of its directory."""
         return os.path.basename(self.path)
 
+    def is_of(self, job: str) -> bool:
+        """Whether it is one of a job: its name ends with the beginning of the job's."""
+        return _is_of(self.name, job)
+
 
 def bundles(directory: str | os.PathLike[str], since_ns: int = 0) -> tuple[Bundle, ...]:
     """Return the bundles in a directory, newest first, at most ``MAX_BUNDLES``.
@@ -222,7 +226,6 @@ def _as_changed(verdict: ToldVerdict, later: list[_Later]) -> ToldVerdict:
 
 
 def _is_of(name: str, job: str) -> bool:
-    """Whether a bundle is one of a job: its name ends with the beginning of the job's."""
     return _NUMBER.sub("", name).endswith("-" + _UNSAFE.sub("-", job)[:8])
 
 
