@@ -98,7 +98,8 @@ def _bundle(bundle: Bundle, view: View) -> dict[str, Any]:
         "made_ns": bundle.made_ns,
         "open": bundle in view.open_stalls,
         "examined": bundle.examined,
-        "recovered_seconds": bundle.recovered_seconds,
+        "over": bundle.over or None,
+        "over_seconds": bundle.over_seconds,
         "problem": bundle.problem or None,
         "verdict": None if bundle.verdict is None else msgspec.to_builtins(bundle.verdict),
     }

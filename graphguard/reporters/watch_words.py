@@ -118,8 +118,10 @@ def slow(state: RankState) -> str:
 
 def bundle(bundle: Bundle, view: View) -> str:
     """Return what is known of a stall, in one line."""
-    if bundle.recovered_seconds is not None:
-        state = f"over after {bundle.recovered_seconds:,.1f} s"
+    if bundle.over:
+        how = "recovered" if bundle.over == "recovered" else "processes gone"
+        after = "" if bundle.over_seconds is None else f" after {bundle.over_seconds:,.1f} s"
+        state = f"{how}{after}"
     else:
         state = "going on" if bundle in view.open_stalls else "ended"
     verdict = bundle.verdict

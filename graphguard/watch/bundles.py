@@ -24,10 +24,15 @@ MAX_BUNDLES = 16
 MAX_VERDICT_BYTES = 2**18
 
 VERDICT = "verdict.json"
-RECOVERED = "recovered.json"
+AFTERWARDS = ("afterwards.jsonl", "later.jsonl")
+"""What became of the stall, a line for each thing."""
 
 _NAME = re.compile(r"stall-[0-9A-Za-z][\w.+:-]{0,200}", re.ASCII)
 _LOCK = re.compile(r"stall-([\w.+:-]{1,200})\.lock", re.ASCII)
+_NUMBER = re.compile(r"\.\d{1,2}$", re.ASCII)
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]", re.ASCII)
+_ENDS = ("recovered", "gone")
+_MAX_LATER = 1_000
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 _Line = Annotated[str, Meta(max_length=4096)]
@@ -68,8 +73,17 @@ class ToldVerdict(msgspec.Struct, frozen=True):
     sentence: _Line = ""
 
 
-class _Recovered(msgspec.Struct, frozen=True):
-    seconds: _Seconds
+class _Later(msgspec.Struct, frozen=True):
+    event: Annotated[str, Meta(max_length=64)] = ""
+    what: _Line = ""
+    seconds: _Seconds | None = None
+    stall_class: Annotated[str, Meta(max_length=64)] = ""
+    ranks: _Ranks = ()
+    sentence: _Line = ""
+
+    @property
+    def kind(self) -> str:
+        return self.event or self.what
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -81,7 +95,8 @@ class Bundle(msgspec.Struct, frozen=True):
         examined: Whether its examiner is still at it.
         verdict: What it says, or None.
         problem: Why it says nothing, if it does not.
-        recovered_seconds: After how long the stall was over, if it ended by itself.
+        over: How it ended, if it did: ``recovered``, or ``gone`` with its processes.
+        over_seconds: After how long, where that is known.
     """
 
     path: str
@@ -89,12 +104,17 @@ class Bundle(msgspec.Struct, frozen=True):
     examined: bool
     verdict: ToldVerdict | None
     problem: str = ""
-    recovered_seconds: float | None = None
+    over: str = ""
+    over_seconds: float | None = None
 
     @property
     def name(self) -> str:
         """The name of its directory."""
         return os.path.basename(self.path)
+
+    def is_of(self, job: str) -> bool:
+        """Whether it is one of a job: its name ends with the beginning of the job's."""
+        return _is_of(self.name, job)
 
 
 def bundles(directory: str | os.PathLike[str], since_ns: int = 0) -> tuple[Bundle, ...]:
@@ -149,34 +169,64 @@ def _held_jobs(directory: int) -> tuple[str, ...]:
 def _bundle(directory: int, path: str, name: str, made_ns: int, held: tuple[str, ...]) -> Bundle:
     verdict: ToldVerdict | None = None
     problem = ""
-    recovered: float | None = None
+    later: list[_Later] = []
     try:
         bundle = os.open(name, _FLAGS | os.O_DIRECTORY, dir_fd=directory)
     except OSError as error:
         return Bundle(f"{path}/{name}", made_ns, False, None, f"cannot be read: {error.strerror}")
     try:
-        try:
-            verdict = msgspec.json.decode(_content(bundle, VERDICT), type=ToldVerdict)
-        except FileNotFoundError:
-            problem = "there is no verdict yet"
-        except OSError as error:
-            problem = f"its verdict cannot be read: {error.strerror}"
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            problem = f"its verdict cannot be read: {error}"
-        with suppress(OSError, msgspec.DecodeError, ValueError, RecursionError):
-            content = _content(bundle, RECOVERED)
-            recovered = msgspec.json.decode(content, type=_Recovered).seconds
+        verdict = msgspec.json.decode(_content(bundle, VERDICT), type=ToldVerdict)
+    except FileNotFoundError:
+        problem = "there is no verdict yet"
+    except OSError as error:
+        problem = f"its verdict cannot be read: {error.strerror}"
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        problem = f"its verdict cannot be read: {error}"
+    else:
+        later = _later(bundle)
+        verdict = _as_changed(verdict, later)
     finally:
         os.close(bundle)
-    job = name.rpartition("-")[2]
+    ends = [line for line in later if line.kind in _ENDS]
     return Bundle(
         path=f"{path}/{name}",
         made_ns=made_ns,
-        examined=any(each.startswith(job) for each in held),
+        examined=any(_is_of(name, job) for job in held),
         verdict=verdict,
         problem=problem,
-        recovered_seconds=recovered,
+        over=ends[-1].kind if ends else "",
+        over_seconds=ends[-1].seconds if ends else None,
     )
+
+
+def _later(bundle: int) -> list[_Later]:
+    found: list[_Later] = []
+    for name in AFTERWARDS:
+        try:
+            lines = _content(bundle, name).splitlines()[-_MAX_LATER:]
+        except (OSError, ValueError):
+            continue
+        for line in lines:
+            with suppress(msgspec.DecodeError, ValueError, RecursionError):
+                found.append(msgspec.json.decode(line, type=_Later))
+    return found
+
+
+def _as_changed(verdict: ToldVerdict, later: list[_Later]) -> ToldVerdict:
+    """Return what is said now: a rank that was stuck may have died since."""
+    for line in later:
+        if line.kind == "changed" and line.stall_class and line.sentence:
+            verdict = msgspec.structs.replace(
+                verdict,
+                stall_class=line.stall_class,
+                ranks=line.ranks,
+                sentence=line.sentence,
+            )
+    return verdict
+
+
+def _is_of(name: str, job: str) -> bool:
+    return _NUMBER.sub("", name).endswith("-" + _UNSAFE.sub("-", job)[:8])
 
 
 def _content(directory: int, name: str) -> bytes:

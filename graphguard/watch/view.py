@@ -75,7 +75,7 @@ class View(msgspec.Struct, frozen=True):
         return tuple(
             bundle
             for bundle in self.bundles
-            if bundle.recovered_seconds is None and (bundle.examined or (going_on and trouble))
+            if not bundle.over and (bundle.examined or (going_on and trouble))
         )
 
     @property

@@ -164,7 +164,7 @@ def test_one_look_as_text(
     monkeypatch.setenv("COLUMNS", "160")
     assert main(["watch", str(directory), "--once"]) == 0
 
-    title, head, first, second = capsys.readouterr().out.splitlines()
+    title, head, first, second, *_ = capsys.readouterr().out.splitlines()
     assert title.endswith(f"2 of 2 ranks: 2 busy  ({directory})")
     columns = "rank pid host state group step doing age watchdog"
     assert " ".join(head.split()) == columns
@@ -270,7 +270,6 @@ def test_a_process_leads_to_the_ranks_that_it_has_started(
     ("target", "words"),
     [
         ("4194303", "there is no process 4194303"),
-        ("1", ""),
         ("nowhere", "nowhere is not there"),
         (".", "no black box could be read in ."),
     ],
@@ -283,10 +282,16 @@ def test_what_cannot_be_watched_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if target == "1":
-        target, words = str(os.getpid()), f"process {os.getpid()} has no black box"
     assert main(["watch", target, "--once"]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_process_without_a_black_box_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with subprocess.Popen(["sleep", "600"]) as process:
+        assert main(["watch", str(process.pid), "--once"]) == 2
+        process.kill()
+    told = f"process {process.pid} has no black box, nor has a process that it has started"
+    assert told in capsys.readouterr().err
 
 
 def test_without_a_target_it_is_the_directory_of_the_environment(

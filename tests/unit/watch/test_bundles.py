@@ -46,13 +46,24 @@ def test_a_verdict_is_read_with_what_is_newer_in_it_left_out(tmp_path: Path) -> 
     assert found.verdict.ranks == (1,)
     assert found.verdict.sentence == "rank 1 has not launched"
     assert not found.examined
-    assert found.recovered_seconds is None
+    assert found.over == ""
 
 
-def test_a_stall_that_is_over_says_after_how_long(tmp_path: Path) -> None:
-    bundle(tmp_path, verdict=json.dumps(VERDICT).encode(), recovered=b'{"seconds": 8.25, "x": 1}')
+@pytest.mark.parametrize("file", ["afterwards.jsonl", "later.jsonl"])
+def test_what_became_of_a_stall_is_read(file: str, tmp_path: Path) -> None:
+    lines = [
+        {"event": "changed", "stall_class": "process-died", "ranks": [0], "sentence": "it died"},
+        {"what": "recovered", "seconds": 8.25, "x": 1},
+    ]
+    path = bundle(tmp_path, verdict=json.dumps(VERDICT).encode())
+    content = "no json\n" + "".join(json.dumps(line) + "\n" for line in lines) + '{"what": "re'
+    (path / file).write_text(content)
 
-    assert bundles(tmp_path)[0].recovered_seconds == 8.25
+    (found,) = bundles(tmp_path)
+    assert (found.over, found.over_seconds) == ("recovered", 8.25)
+    assert found.verdict is not None
+    assert (found.verdict.stall_class, found.verdict.ranks) == ("process-died", (0,))
+    assert found.verdict.sentence == "it died"
 
 
 def test_a_stall_is_examined_while_the_lock_of_its_job_is_held(tmp_path: Path) -> None:
@@ -65,6 +76,22 @@ def test_a_stall_is_examined_while_the_lock_of_its_job_is_held(tmp_path: Path) -
     finally:
         os.close(lock)
     assert not bundles(tmp_path)[0].examined
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}.1"])
+@pytest.mark.parametrize(
+    ("job", "examined"), [("0123abcdef", True), ("0123abce", False), ("123abcd", False)]
+)
+def test_the_lock_of_another_job_does_not_count(
+    name: str, job: str, examined: bool, tmp_path: Path
+) -> None:
+    bundle(tmp_path, name)
+    lock = os.open(tmp_path / f"stall-{job}.lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert bundles(tmp_path)[0].examined is examined
+    finally:
+        os.close(lock)
 
 
 @pytest.mark.parametrize(

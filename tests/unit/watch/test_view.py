@@ -70,5 +70,5 @@ def test_a_stall_is_open_while_it_is_examined_or_ranks_are_in_trouble() -> None:
     assert View(NOW, (fine,), (bundle(),)).trouble
     assert View(NOW, (stuck,), (left,)).open_stalls == (left,)
     assert View(NOW, (fine,), (left,)).open_stalls == ()
-    assert View(NOW, (fine,), (bundle(recovered_seconds=8.2),)).open_stalls == ()
+    assert View(NOW, (fine,), (bundle(over="recovered"),)).open_stalls == ()
     assert not View(NOW, (fine,), (left,)).trouble
