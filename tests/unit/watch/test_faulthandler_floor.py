@@ -116,6 +116,19 @@ def test_the_file_of_stacks_is_private_and_the_pulse_names_it(directory: Path) -
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_whoever_has_a_watchdog_can_be_asked(directory: Path) -> None:
+    program = (
+        "import time\nfrom graphguard.watch import watchdog\nassert watchdog.start()\n"
+        "def sleeps():\n    print('up', flush=True)\n    time.sleep(600)\nsleeps()\n"
+    )
+    environment = {"GRAPHGUARD_DIR": str(directory), "GRAPHGUARD_RING_ENTRIES": "256"}
+    with running(program, **environment, GRAPHGUARD_STALL_SECONDS="600") as pid:
+        (found,) = rank_states(directory, frozenset([pid]))
+        how = stacks.floors_of([found])[pid]
+        answer = floor.ask(pid, how.ring, how.registered, SECONDS)
+    assert b"in sleeps" in answer
+
+
 def test_a_signal_that_somebody_uses_is_not_taken() -> None:
     free = floor._free_signal()
     assert free is not None
