@@ -62,8 +62,7 @@ def register(box: BlackBox) -> Registered | None:
         None if no signal is free, or the file cannot be made. The program goes on without.
     """
     number = _free_signal()
-    set_stacks = getattr(box.ring, "set_stacks", None)
-    if number is None or set_stacks is None:
+    if number is None:
         return None
     try:
         name, file = _create(box.path)
@@ -74,7 +73,7 @@ def register(box: BlackBox) -> Registered | None:
     except (OSError, ValueError, RuntimeError, AttributeError):
         return None
     _open_files.append(file)
-    set_stacks(number, box.name(name))
+    box.ring.set_stacks(number, box.name(name))
     return Registered(number, name)
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -21,7 +21,19 @@ from graphguard.watch.faulthandler_floor import NoAnswer, Registered
 from graphguard.watch.stack_model import Frame, ProcessStacks, ThreadStack, as_text
 from graphguard.watch.tracing_rights import looks_refused, why_refused
 
-__all__ = ["Floor", "Frame", "ProcessStacks", "ThreadStack", "as_text", "sample", "sample_native"]
+if TYPE_CHECKING:
+    from graphguard.watch.ranks import RankState
+
+__all__ = [
+    "Floor",
+    "Frame",
+    "ProcessStacks",
+    "ThreadStack",
+    "as_text",
+    "floors_of",
+    "sample",
+    "sample_native",
+]
 
 MAX_AT_ONCE = 16
 _SHARE = 0.6
@@ -37,6 +49,17 @@ class Floor(msgspec.Struct, frozen=True):
 
     ring: Path
     registered: Registered
+
+
+def floors_of(states: Iterable[RankState]) -> dict[int, Floor]:
+    """Return how the processes of ranks can be asked, those of them that can."""
+    found = {}
+    for state in states:
+        pulse = state.pulse
+        if pulse is not None and pulse.stack_signal:
+            registered = Registered(pulse.stack_signal, os.path.basename(pulse.stacks_path))
+            found[state.pid] = Floor(Path(state.ring), registered)
+    return found
 
 
 class _Engine(NamedTuple):
