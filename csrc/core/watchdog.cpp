@@ -103,50 +103,50 @@ void Watchdog::remove(const std::string& job) {
 }
 
 void Watchdog::start() {
-    if (thread_ != nullptr) return;
-    owner_ = getpid();
-    stop_ = false;
+    if (running_ != nullptr) return;
+    auto running = std::make_unique<Running>();
+    running->owner = getpid();
     // The program's signals are not for this thread.
     sigset_t all;
     sigset_t before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
-        thread_ = std::make_unique<std::thread>([this] { run(); });
+        running->thread = std::thread([this, &told = *running] { run(told); });
     } catch (...) {
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
         throw;
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    running_ = std::move(running);
 }
 
 void Watchdog::stop() noexcept {
-    if (thread_ == nullptr) return;
-    if (owner_ != getpid()) {
-        // A child after a fork has the object and not the thread, and cannot join it.
-        [[maybe_unused]] auto* const never_joined = thread_.release();
+    if (running_ == nullptr) return;
+    if (running_->owner != getpid()) {
+        // A child after a fork has the object and not the thread, which can neither be joined nor
+        // be waited for: a condition that somebody waits on cannot even be destroyed.
+        [[maybe_unused]] auto* const never_freed = running_.release();
         return;
     }
     {
-        const std::lock_guard guard(stopping_lock_);
-        stop_ = true;
+        const std::lock_guard guard(running_->lock);
+        running_->stop = true;
     }
-    stopping_.notify_all();
-    thread_->join();
-    thread_.reset();
+    running_->told.notify_all();
+    running_->thread.join();
+    running_.reset();
     page_.head.beat_ns.store(0, kRelaxed);
     page_.head.beat_ticks.store(0, kRelaxed);
     reap();
 }
 
-void Watchdog::run() noexcept {
+void Watchdog::run(Running& running) noexcept {
     pthread_setname_np(pthread_self(), "graphguard-dog");
     const auto tick = std::chrono::nanoseconds(settings_.tick_ns);
     std::uint64_t last = nanoseconds_of(CLOCK_MONOTONIC);
-    std::unique_lock guard(stopping_lock_);
-    while (!stop_) {
-        stopping_.wait_for(guard, tick, [this] { return stop_; });
-        if (stop_) return;
+    std::unique_lock guard(running.lock);
+    while (!running.told.wait_for(guard, tick, [&] { return running.stop; })) {
         guard.unlock();
         const std::uint64_t now = nanoseconds_of(CLOCK_MONOTONIC);
         look(now, now - last);

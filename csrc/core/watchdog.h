@@ -89,7 +89,16 @@ class Watchdog {
     [[nodiscard]] std::uint64_t started() const { return started_.load(std::memory_order_relaxed); }
 
   private:
-    void run() noexcept;
+    // The thread, and how it is told to end.
+    struct Running {
+        std::mutex lock;
+        std::condition_variable told;
+        bool stop = false;
+        pid_t owner = -1;
+        std::thread thread;
+    };
+
+    void run(Running& running) noexcept;
     void look(std::uint64_t now_ns, std::uint64_t passed_ns) noexcept;
     [[nodiscard]] std::uint64_t limit(std::size_t lane) const noexcept;
     void examine(std::size_t lane) noexcept;
@@ -109,11 +118,7 @@ class Watchdog {
     std::mutex ledgers_lock_;
     std::vector<WatchedLedger> ledgers_;
 
-    std::mutex stopping_lock_;
-    std::condition_variable stopping_;
-    bool stop_ = false;
-    pid_t owner_ = -1;
-    std::unique_ptr<std::thread> thread_;
+    std::unique_ptr<Running> running_;
 };
 
 }  // namespace graphguard
