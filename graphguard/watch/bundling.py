@@ -7,8 +7,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from graphguard.errors import GraphguardError
+from graphguard.watch import bundle
 from graphguard.watch.examination import Examined
 from graphguard.watch.examined_job import Task
+from graphguard.watch.telling import tell
 
 PATH_SECONDS = 0.4
 """How long the line waits for the name of the directory."""
@@ -56,10 +59,8 @@ class Bundling:
         return str(self._path) if self._path is not None else ""
 
     def _collect(self) -> None:
-        with suppress(Exception):
-            from graphguard.watch import bundle
-
-            told = self._examined.verdict
+        told = self._examined.verdict
+        try:
             self._path = bundle.collect(
                 self._task.directory,
                 self._task.job,
@@ -67,8 +68,13 @@ class Bundling:
                 lambda _stacks: told,
                 self._task.ledgers,
                 time.monotonic() + BUNDLE_SECONDS,
+                samples=self._examined.stacks or None,
             )
-        self._done.set()
+        except Exception as error:  # noqa: BLE001 - the stall is told and acted on without it
+            message = error.message if isinstance(error, GraphguardError) else repr(error)
+            tell(f"graphguard: the evidence of this stall is not complete: {message}")
+        finally:
+            self._done.set()
 
 
 def _bundles(directory: Path) -> set[str]:
@@ -76,6 +82,6 @@ def _bundles(directory: Path) -> set[str]:
         return {
             path.name
             for path in directory.iterdir()
-            if path.name.startswith("stall-") and path.is_dir()
+            if bundle.is_bundle_name(path.name) and path.is_dir()
         }
     return set()

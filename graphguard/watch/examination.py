@@ -16,10 +16,8 @@ from graphguard.blackbox.records import Record
 from graphguard.errors import BlackBoxError
 from graphguard.watch import stacks as stack_sampling
 from graphguard.watch.examined_job import Looks, Task, uses_cuda, wait
-from graphguard.watch.faulthandler_floor import Registered
 from graphguard.watch.ranks import RankState
 from graphguard.watch.stack_model import ProcessStacks
-from graphguard.watch.stacks import Floor
 from graphguard.watch.stall import StallClass, StallVerdict
 from graphguard.watch.standing import standings
 from graphguard.watch.verdict import verdict
@@ -120,11 +118,8 @@ class _Sampling:
         """
         self._thread.join(STACKS_SECONDS + 0.2)
         taken = dict(self._taken)
-        floors = {
-            state.pid: floor
-            for state in states
-            if state.pid in taken and not taken[state.pid].threads and (floor := _floor(state))
-        }
+        silent = [state for state in states if state.pid in taken and not taken[state.pid].threads]
+        floors = stack_sampling.floors_of(silent)
         if floors:
             asked = stack_sampling.sample(floors, FLOOR_SECONDS, floors=floors)
             taken.update(_with_frames(asked))
@@ -133,13 +128,6 @@ class _Sampling:
 
 def _with_frames(taken: Mapping[int, ProcessStacks]) -> dict[int, ProcessStacks]:
     return {pid: stacks for pid, stacks in taken.items() if stacks.threads}
-
-
-def _floor(state: RankState) -> Floor | None:
-    pulse = state.pulse
-    if pulse is None or pulse.stack_signal <= 0 or not pulse.stacks_path:
-        return None
-    return Floor(Path(state.ring), Registered(pulse.stack_signal, pulse.stacks_path))
 
 
 def _cuda(state: RankState) -> bool:

@@ -133,7 +133,7 @@ class Examiner:
         done = act(told, bundle, examined.after)
         if done:
             tell(f"graphguard: STALL [{told.stall_class}] {done}")
-            incidents.append_later(self._task.directory, kept.bundle, "acted", what=done)
+            incidents.append_later(self._task.directory, kept.bundle, "acted", how=done)
         kept = msgspec.structs.replace(kept, acted=True)
         incidents.keep(self._task.directory, kept)
         self._follow(kept, examined.after)

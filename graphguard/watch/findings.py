@@ -107,10 +107,13 @@ def _stopped(case: Case) -> Finding | None:
 
 
 def _worker_error(case: Case) -> Finding | None:
-    if not case.waiting:
-        return None
-    failed = [each for each in case.alive if each.state.note and not each.stuck]
-    if not failed:
+    # A launch that an error has left counts as under way for ever.
+    failed = [
+        each
+        for each in case.alive
+        if each.state.note and each.seen.wait not in (Wait.PEERS, Wait.DEVICE)
+    ]
+    if not failed or not any(each not in failed for each in case.waiting):
         return None
     ranks = tuple(each.rank for each in failed)
     told = "; ".join(f"rank {each.rank} noted: {each.state.note}" for each in failed)

@@ -79,7 +79,7 @@ class Following:
         incident, directory = self._incident, self._task.directory
         bundle = str(directory / incident.bundle) if incident.bundle else ""
         tell(over_line(incident.stall_class, how, bundle))
-        incidents.append_later(directory, incident.bundle, event, what=how, **told)
+        incidents.append_later(directory, incident.bundle, event, how=how, **told)
         incidents.keep(directory, msgspec.structs.replace(incident, over=True))
 
     def _tell_change(self, before: Sequence[RankState]) -> None:

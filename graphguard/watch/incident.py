@@ -7,7 +7,6 @@ may have written.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -19,21 +18,19 @@ from pathlib import Path
 import msgspec
 
 from graphguard.errors import GraphguardError
-from graphguard.files import FILE_MODE, write_private
+from graphguard.files import write_private
+from graphguard.watch.bundle import append, is_bundle_name
 from graphguard.watch.processes import process_state
 from graphguard.watch.ranks import RankState
 
 MAX_BYTES = 1_000_000
 SAME_NS = 500_000_000
-"""Two looks may differ by so much about when an activity began."""
+"""Two looks may differ by so much about when an activity began…"""
 
-MAX_LATER = 1_000
-"""Lines of ``later.jsonl``."""
-
-LATER = "later.jsonl"
+_AGE_ERROR = 0.1
+"""… and by this share of its age, which is counted by the clock of a processor."""
 
 _JOB = re.compile(r"[A-Za-z0-9_.-]{1,120}", re.ASCII)
-_BUNDLE = re.compile(r"stall-[A-Za-z0-9_.:+-]{1,200}", re.ASCII)
 
 
 class Stuck(msgspec.Struct, frozen=True):
@@ -46,6 +43,7 @@ class Stuck(msgspec.Struct, frozen=True):
         kind: The kind of the activity.
         step: Its step.
         began_ns: When it began, by the monotonic clock.
+        looked_ns: When that was seen, by the same clock.
     """
 
     rank: int
@@ -54,6 +52,7 @@ class Stuck(msgspec.Struct, frozen=True):
     kind: str
     step: int
     began_ns: int
+    looked_ns: int
 
 
 class Incident(msgspec.Struct, frozen=True):
@@ -97,6 +96,7 @@ def stuck_of(states: Iterable[RankState], least_ns: int = 0) -> tuple[Stuck, ...
             activity.kind,
             activity.step,
             now - activity.age_ns,
+            now,
         )
         for state in states
         if state.pulse is not None and state.process.alive
@@ -118,7 +118,9 @@ def _same(one: Stuck, other: Stuck) -> bool:
         other.started_ticks,
         other.kind,
         other.step,
-    ) and abs(one.began_ns - other.began_ns) <= SAME_NS
+    ) and abs(one.began_ns - other.began_ns) <= SAME_NS + _AGE_ERROR * max(
+        one.looked_ns - one.began_ns, other.looked_ns - other.began_ns
+    )
 
 
 def path_of(directory: Path, job: str) -> Path | None:
@@ -154,7 +156,7 @@ def kept(directory: Path, job: str) -> Incident | None:
 
 def is_bundle(directory: Path, name: str) -> bool:
     """Return whether a name is that of a bundle of this user in the directory."""
-    if not _BUNDLE.fullmatch(name):
+    if not is_bundle_name(name):
         return False
     try:
         status = os.lstat(directory / name)
@@ -164,19 +166,10 @@ def is_bundle(directory: Path, name: str) -> bool:
 
 
 def append_later(directory: Path, bundle: str, event: str, **told: object) -> None:
-    """Add a line about what came later to a bundle. Nothing depends on it."""
-    if not bundle or not is_bundle(directory, bundle):
-        return
-    line = json.dumps({"time_ns": time.time_ns(), "event": event, **told}, default=str) + "\n"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with suppress(OSError):
-        descriptor = os.open(directory / bundle / LATER, flags, FILE_MODE)
-        try:
-            status = os.fstat(descriptor)
-            if stat.S_ISREG(status.st_mode) and status.st_size < MAX_LATER * 1_000:
-                os.write(descriptor, line.encode("utf-8", "replace"))
-        finally:
-            os.close(descriptor)
+    """Add to a bundle what came later. Nothing depends on it."""
+    if bundle and is_bundle(directory, bundle):
+        with suppress(GraphguardError, OSError):
+            append(directory / bundle, event, **told)
 
 
 def _own_file(path: Path) -> bytes:
