@@ -21,6 +21,7 @@ from graphguard.blackbox.directory import FILE_MODE, private_directory, refused
 from graphguard.errors import ConfigurationError
 from graphguard.version import __version__
 from graphguard.watch import bundle_contents as contents
+from graphguard.watch.bundle_contents import is_bundle_name
 from graphguard.watch.bundle_parts import Parts
 from graphguard.watch.collectors import Account, Became, run
 from graphguard.watch.evidence_directory import EvidenceDirectory
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from graphguard.watch.ranks import RankState
     from graphguard.watch.stack_model import ProcessStacks
 
+__all__ = ["append", "collect", "is_bundle_name"]
+
 MAX_BYTES = 64 * 2**20
 SECONDS = 2.0
 _TO_CLOSE = 0.15
@@ -37,7 +40,6 @@ _TO_CLOSE = 0.15
 
 _MAX_AFTERWARDS = 2**20
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
-_BUNDLE = re.compile(r"stall-\d{8}T\d{6}Z-[A-Za-z0-9._-]+")
 
 
 def collect(  # noqa: PLR0917 - whoever calls it has all of these
@@ -115,11 +117,6 @@ def append(bundle: Path, what: str, **more: object) -> None:
                 os.close(descriptor)
     except OSError as error:
         log.logger().warning("cannot add to the evidence in %s: %s", bundle, error.strerror)
-
-
-def is_bundle_name(name: str) -> bool:
-    """Return whether a directory of this name is an evidence bundle."""
-    return _BUNDLE.fullmatch(name) is not None
 
 
 def _core_dump_wanted() -> bool:
