@@ -56,7 +56,8 @@ def guarded_steps() -> int:
         faulty = number == AT and dist.get_rank() == FAULTY
         try:
             step(batch)
-        except ValueError:
+        except (ValueError, RuntimeError):
+            # As a device would go on waiting whose peer is gone.
             time.sleep(_seconds())
         if faulty and fault is skip:
             time.sleep(_seconds())
@@ -98,7 +99,7 @@ def poll() -> None:
 
 def say_slow() -> None:
     """Compute for long, and say so."""
-    with graphguard.slow("tuning", 60):  # type: ignore[attr-defined]
+    with graphguard.slow("tuning", 60):
         spin()
 
 

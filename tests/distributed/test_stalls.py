@@ -8,15 +8,15 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.distributed import ranks
-
-LIMIT = 2.0
+LIMIT = 1.0
 """Seconds after which the watchdog of the tests has something examined."""
 
 START_SECONDS = 60.0
@@ -31,10 +31,40 @@ SLOW = re.compile(r"graphguard: INFO slow, no stall: (.*)")
 WAS_SLOW = re.compile(r"graphguard: INFO was slow: ([\d.]+) s")
 
 
+class Forker:
+    """The process that has torch in memory, and becomes the ranks."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.distributed.stall_ranks"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+
+    def start(self, folder: Path, ranks: int, environment: dict[str, str]) -> list[int]:
+        request = {"folder": str(folder), "ranks": ranks, "environment": environment}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+        pids: list[int] = json.loads(self._process.stdout.readline())
+        return pids
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+
 class Job:
     """Two ranks of ``stall_programs``, and what they and their examiner write."""
 
-    def __init__(self, folder: Path, fault: str, ranks_: int = 2, **environment: str) -> None:
+    def __init__(
+        self, forker: Forker, folder: Path, fault: str, ranks: int, environment: dict[str, str]
+    ) -> None:
         self.folder = folder
         self.boxes = folder / "boxes"
         given = {
@@ -44,15 +74,12 @@ class Job:
             "STALL_FAULT": fault,
             **environment,
         }
-        self.processes = [
-            ranks._start("stall_programs:guarded_steps", rank, ranks_, folder, given)
-            for rank in range(ranks_)
-        ]
+        self.pids = forker.start(folder, ranks, given)
 
     @property
     def log(self) -> str:
         """What all ranks have written, and the examiner, which writes where one of them does."""
-        texts = [self.folder / f"stderr.{rank}" for rank in range(len(self.processes))]
+        texts = sorted(self.folder.glob("stderr.*"))
         return "".join(path.read_text(errors="replace") for path in texts)
 
     def line(self, pattern: re.Pattern[str], seconds: float = TELL_SECONDS) -> re.Match[str]:
@@ -67,10 +94,22 @@ class Job:
     def serve(self) -> None:
         """Wait until the ranks are in their steps."""
         until = time.monotonic() + START_SECONDS
-        while len(list(self.boxes.glob("manifest.rank*.json"))) < len(self.processes):
+        while len(list(self.boxes.glob("manifest.rank*.json"))) < len(self.pids):
             assert time.monotonic() < until, self.log
-            assert all(process.poll() is None for process in self.processes), self.log
+            assert not self.codes(), self.log
             time.sleep(0.05)
+
+    def codes(self) -> list[int]:
+        """Return what those ranks ended with that have ended."""
+        return [int(path.read_text() or 0) for path in sorted(self.folder.glob("code.*"))]
+
+    def ended(self, seconds: float = START_SECONDS) -> list[int]:
+        """Wait until all ranks have ended."""
+        until = time.monotonic() + seconds
+        while len(codes := self.codes()) < len(self.pids):
+            assert time.monotonic() < until, self.log
+            time.sleep(0.05)
+        return codes
 
     def bundles(self) -> list[Path]:
         return [path for path in self.boxes.glob("stall-*") if path.is_dir()]
@@ -79,29 +118,39 @@ class Job:
         return list(self.boxes.glob("stall-*.incident.json"))
 
     def end(self) -> None:
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+        """End the ranks that are left, and wait for the examiner, which ends when they have."""
+        for rank, pid in enumerate(self.pids):
+            if not (self.folder / f"code.{rank}").exists():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self.ended()
+        until = time.monotonic() + 15
+        while left := _examiners(self.boxes):
+            assert time.monotonic() < until, left
+            time.sleep(0.05)
+
+
+Start = Callable[..., Job]
+
+
+@pytest.fixture(scope="module")
+def forker() -> Iterator[Forker]:
+    forker = Forker()
+    yield forker
+    forker.end()
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Iterator[type[Job]]:
+def job(tmp_path: Path, forker: Forker) -> Iterator[Start]:
     started: list[Job] = []
 
-    class _Started(Job):
-        def __init__(self, fault: str, ranks_: int = 2, **environment: str) -> None:
-            super().__init__(tmp_path, fault, ranks_, **environment)
-            started.append(self)
+    def start(fault: str, ranks: int = 2, **environment: str) -> Job:
+        started.append(Job(forker, tmp_path, fault, ranks, environment))
+        return started[-1]
 
-    yield _Started  # type: ignore[misc]
+    yield start
     for each in started:
         each.end()
-        # The examiner ends when the ranks have.
-        until = time.monotonic() + 10
-        while _examiners(each.boxes) and time.monotonic() < until:
-            time.sleep(0.1)
-        assert not _examiners(each.boxes)
 
 
 def _examiners(boxes: Path) -> list[int]:
@@ -132,7 +181,7 @@ def spin_library(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(library)
 
 
-def test_a_rank_that_loops_in_python_is_named_with_its_place(job: type[Job]) -> None:
+def test_a_rank_that_loops_in_python_is_named_with_its_place(job: Start) -> None:
     running = job("spin")
     told = running.line(STALL, START_SECONDS)
     assert told[1] == "host-stuck"
@@ -142,21 +191,19 @@ def test_a_rank_that_loops_in_python_is_named_with_its_place(job: type[Job]) -> 
     assert "rank 0 waits in the eager run of target 5x3" in told[4]
 
 
-def test_a_rank_that_loops_in_c_with_the_gil_held_is_named(
-    job: type[Job], spin_library: str
-) -> None:
+def test_a_rank_that_loops_in_c_with_the_gil_held_is_named(job: Start, spin_library: str) -> None:
     told = job("spin_in_c", STALL_LIBRARY=spin_library).line(STALL, START_SECONDS)
     assert (told[1], told[2][:6]) == ("host-stuck", "rank 1")
     assert "spin" in told[4]
 
 
-def test_a_rank_that_polls_for_what_never_comes_is_named(job: type[Job]) -> None:
+def test_a_rank_that_polls_for_what_never_comes_is_named(job: Start) -> None:
     told = job("poll").line(STALL, START_SECONDS)
     assert (told[1], told[2][:6]) == ("host-stuck", "rank 1")
     assert "poll() stall_programs.py" in told[4]
 
 
-def test_a_rank_that_is_stuck_between_two_steps_has_not_launched(job: type[Job]) -> None:
+def test_a_rank_that_is_stuck_between_two_steps_has_not_launched(job: Start) -> None:
     told = job("spin", STALL_BETWEEN="1").line(STALL, START_SECONDS)
     assert (told[1], told[2][:6]) == ("host-stuck", "rank 1")
     assert "has not launched step 4" in told[4]
@@ -164,7 +211,7 @@ def test_a_rank_that_is_stuck_between_two_steps_has_not_launched(job: type[Job])
 
 
 def test_a_collective_that_one_of_two_ranks_skips_is_told_and_nobody_blamed(
-    job: type[Job],
+    job: Start,
 ) -> None:
     told = job("skip").line(STALL, START_SECONDS)
     assert told[1] == "ranks-diverged"
@@ -173,51 +220,51 @@ def test_a_collective_that_one_of_two_ranks_skips_is_told_and_nobody_blamed(
     assert "which rank is wrong" in told[4]
 
 
-def test_of_three_ranks_the_one_that_skips_is_named(job: type[Job]) -> None:
+def test_of_three_ranks_the_one_that_skips_is_named(job: Start) -> None:
     told = job("skip", 3).line(STALL, START_SECONDS)
     assert (told[1], told[2][:6]) == ("ranks-diverged", "rank 1")
 
 
-def test_an_error_that_a_rank_noted_is_named(job: type[Job]) -> None:
+def test_an_error_that_a_rank_noted_is_named(job: Start) -> None:
     told = job("fail").line(STALL, START_SECONDS)
     assert (told[1], told[2][:6]) == ("worker-error", "rank 1")
     assert "ValueError: a test" in told[4]
 
 
-def test_a_stopped_rank_is_named_and_its_recovery_told(job: type[Job]) -> None:
+def test_a_stopped_rank_is_named_and_its_recovery_told(job: Start) -> None:
     running = job("nothing", STALL_STEPS="100000000")
     running.serve()
-    os.kill(running.processes[1].pid, signal.SIGSTOP)
+    os.kill(running.pids[1], signal.SIGSTOP)
     told = running.line(STALL)
     assert (told[1], told[2][:6]) == ("stopped", "rank 1")
-    os.kill(running.processes[1].pid, signal.SIGCONT)
+    os.kill(running.pids[1], signal.SIGCONT)
     over = running.line(OVER)
     assert over[2].startswith("recovered after")
     assert len(STALL.findall(running.log)) == 1
 
 
-def test_a_stopped_rank_that_is_killed_then_is_one_incident(job: type[Job]) -> None:
+def test_a_stopped_rank_that_is_killed_then_is_one_incident(job: Start) -> None:
     running = job("nothing", STALL_STEPS="100000000", GRAPHGUARD_WHEN_STUCK="report")
     running.serve()
-    os.kill(running.processes[1].pid, signal.SIGSTOP)
+    os.kill(running.pids[1], signal.SIGSTOP)
     running.line(STALL)
-    running.processes[1].kill()
+    os.kill(running.pids[1], signal.SIGKILL)
     running.line(re.compile(r"STALL \[process-died\] now: the process of rank 1"))
     assert len(STALL.findall(running.log)) == 1
 
 
-def test_a_pause_below_the_limit_is_no_stall(job: type[Job]) -> None:
+def test_a_pause_below_the_limit_is_no_stall(job: Start) -> None:
     running = job("nothing", STALL_STEPS="100000000", GRAPHGUARD_STALL_SECONDS="5")
     running.serve()
-    os.kill(running.processes[1].pid, signal.SIGSTOP)
+    os.kill(running.pids[1], signal.SIGSTOP)
     time.sleep(3)
-    os.kill(running.processes[1].pid, signal.SIGCONT)
+    os.kill(running.pids[1], signal.SIGCONT)
     time.sleep(4)
     assert "graphguard: STALL" not in running.log
 
 
-def test_a_step_that_says_that_it_is_slow_is_no_stall(job: type[Job]) -> None:
-    running = job("say_slow", STALL_FOR="6")
+def test_a_step_that_says_that_it_is_slow_is_no_stall(job: Start) -> None:
+    running = job("say_slow", STALL_FOR="4")
     told = running.line(SLOW, START_SECONDS)
     assert "rank 1" in told[1]
     assert "tuning" in told[1]
@@ -226,21 +273,20 @@ def test_a_step_that_says_that_it_is_slow_is_no_stall(job: type[Job]) -> None:
     assert not running.bundles()
 
 
-def test_one_long_sleep_is_slow_until_its_time_is_over(job: type[Job]) -> None:
-    running = job("sleep_once", GRAPHGUARD_SLOW_SECONDS="6")
+def test_one_long_sleep_is_slow_until_its_time_is_over(job: Start) -> None:
+    running = job("sleep_once", GRAPHGUARD_SLOW_SECONDS="4")
     assert "sleeps for a time" in running.line(SLOW, START_SECONDS)[1]
     told = running.line(STALL)
     assert (told[1], told[2][:6]) == ("host-stuck", "rank 1")
 
 
-def test_idle_ranks_are_no_stall(job: type[Job]) -> None:
+def test_idle_ranks_are_no_stall(job: Start) -> None:
     running = job("sleep_once", STALL_STEPS="3", STALL_FOR="1")
-    for process in running.processes:
-        process.wait(START_SECONDS)
+    assert running.ended() == [0, 0]
     assert "STALL" not in running.log
 
 
-def test_what_is_done_about_it(job: type[Job], tmp_path: Path) -> None:
+def test_what_is_done_about_it(job: Start, tmp_path: Path) -> None:
     command = tmp_path / "told.py"
     command.write_text(
         "import json, os, pathlib\n"
@@ -255,14 +301,13 @@ def test_what_is_done_about_it(job: type[Job], tmp_path: Path) -> None:
     assert told["GRAPHGUARD_STALL_BUNDLE"] == str(running.bundles()[0])
 
 
-def test_abort_ends_the_ranks_of_the_node(job: type[Job]) -> None:
+def test_abort_ends_the_ranks_of_the_node(job: Start) -> None:
     running = job("spin", GRAPHGUARD_ON_STALL="abort")
     running.line(re.compile("ended 2 of 2 processes of this node by SIGABRT"), START_SECONDS)
-    codes = [process.wait(30) for process in running.processes]
-    assert codes == [-signal.SIGABRT, -signal.SIGABRT]
+    assert running.ended() == [-signal.SIGABRT, -signal.SIGABRT]
 
 
-def test_a_second_examiner_goes_on_with_the_first_one_s_incident(job: type[Job]) -> None:
+def test_a_second_examiner_goes_on_with_the_first_one_s_incident(job: Start) -> None:
     running = job("spin")
     running.line(STALL, START_SECONDS)
     [first] = _examiners(running.boxes)
