@@ -122,6 +122,7 @@ def engine(
     extra_environment: dict[str, str] | None = None,
     under: Sequence[str] = (),
     wait: bool = True,
+    niceness: int = 5,
     **arguments: Any,
 ) -> Iterator[EngineRun]:
     """Start an engine, and end it and all that it left behind.
@@ -134,6 +135,7 @@ def engine(
         extra_environment: More variables; they win over the harness's own.
         under: A command that runs the engine, given after it.
         wait: Whether to wait until it has started.
+        niceness: How far its processes stand back for others.
         **arguments: More arguments of ``LLM``; they win over the harness's own.
 
     Raises:
@@ -150,6 +152,7 @@ def engine(
             step_seconds=step_seconds,
             extra_environment=extra_environment,
             gently=30.0,
+            niceness=niceness,
         ) as processes:
             run = EngineRun(directory, processes)
             if wait:

@@ -23,14 +23,16 @@ class EngineProcesses:
         environment: Its environment.
         log: The file that its output goes to.
         directory: Where it runs.
+        niceness: How far it stands back for other processes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what a process has
         self,
         command: list[str],
         environment: dict[str, str],
         log: Path,
         directory: Path,
+        niceness: int = 5,
     ) -> None:
         self.log = log
         self._directory = directory
@@ -38,7 +40,7 @@ class EngineProcesses:
         self._shared: set[str] = set()
         with log.open("wb") as output:
             self.leader = subprocess.Popen(
-                ["nice", "-n", "5", *command],
+                ["nice", "-n", str(niceness), *command],
                 env=environment,
                 cwd=directory,
                 stdin=subprocess.PIPE,

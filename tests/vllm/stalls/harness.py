@@ -121,6 +121,8 @@ def stalling_engine(
         faults=faults,
         wait=False,
         step_seconds=VLLM_TIMEOUT_SECONDS,
+        # An examiner has the niceness of what it examines. As in production, that is none.
+        niceness=0,
         extra_environment=variables | (settings or {}),
     ) as run:
         _compile_the_spin(run.directory)
@@ -151,7 +153,7 @@ def happen(run: EngineRun, observer: Observer, case: Case, *, graphs: bool) -> S
     if case.inject == KILL:
         del pids[case.rank]
     if case.right:
-        wait_until(lambda: observer.first(STALL, event) is not None or _dead(run), _TELL_SECONDS)
+        _wait_for_the_line(run, observer, event, STALL_SECONDS)
     wait_until(lambda: _dead(run), max(0.0, event + case.hold - time.time()))
     if case.hold:
         _end(run, case)
@@ -177,8 +179,7 @@ def happen_at_start(case: Case, *, graphs: bool = True) -> Seen:
         event = _time_of_fault(run, case.rank, 0, 300.0)
         pids = run.processes.workers()
         seen.load = os.getloadavg()[0]
-        limit = STARTUP_SECONDS + _TELL_SECONDS
-        wait_until(lambda: observer.first(STALL, event) is not None or _dead(run), limit)
+        _wait_for_the_line(run, observer, event, STARTUP_SECONDS)
         wait_until(lambda: _dead(run), max(0.0, event + case.hold - time.time()))
         _end(run, case)
         ended = time.time()
@@ -252,6 +253,22 @@ def _problems(seen: Seen, case: Case) -> Iterator[str]:
     if seen.lines > 1:
         yield f"told {seen.lines} times"
     yield from (f"the bundle lacks {lack}" for lack in seen.lacks)
+
+
+def _wait_for_the_line(run: EngineRun, observer: Observer, event: float, limit: float) -> None:
+    """Wait until a stall is told; if that takes long, keep what its examiners are doing."""
+
+    def told() -> bool:
+        return observer.first(STALL, event) is not None or _dead(run)
+
+    wait_until(told, limit + 7.0)
+    if not told() and (into := os.environ.get("GRAPHGUARD_TEST_KEEP")):
+        for pid in run.processes.examiners():
+            command = ["py-spy", "dump", "--nonblocking", "--pid", str(pid)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            status = Path(f"/proc/{pid}/status").read_text()
+            Path(into, f"examiner-{pid}.txt").write_text(done.stdout + done.stderr + status)
+    wait_until(told, limit + _TELL_SECONDS)
 
 
 def keep_evidence(run: EngineRun, seen: Seen) -> Seen:
