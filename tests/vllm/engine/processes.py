@@ -26,7 +26,7 @@ class EngineProcesses:
         niceness: How far it stands back for other processes.
     """
 
-    def __init__(  # noqa: PLR0917 - what a process has
+    def __init__(
         self,
         command: list[str],
         environment: dict[str, str],

@@ -249,7 +249,7 @@ def _problems(seen: Seen, case: Case) -> Iterator[str]:
     if set(case.blamed) - set(seen.blamed) and seen.said not in ("device", "ranks-diverged"):
         yield "nobody blamed"
     if seen.told_after is not None and seen.told_after > seen.limit + 2.0:
-        yield f"told {seen.told_after - seen.limit:.1f} s after the limit"
+        yield f"late: {seen.told_after - seen.limit:.1f} s after the limit"
     if seen.lines > 1:
         yield f"told {seen.lines} times"
     yield from (f"the bundle lacks {lack}" for lack in seen.lacks)
