@@ -27,7 +27,7 @@ def lacks(bundle: Path, pids: Mapping[int, int]) -> list[str]:
         stacks = files.get(f"stacks/{pid}.txt")
         if stacks is None or not stacks.stat().st_size:
             found.append(f"the stacks of rank {rank}")
-    return found + _partly(files["index.json"] if "index.json" in files else None)
+    return found + _partly(files.get("index.json"))
 
 
 def _partly(index: Path | None) -> list[str]:
