@@ -77,13 +77,8 @@ def _server(rank: int, ranks: int) -> TCPStore:
 
 def _found(path: Path, node: int) -> None:
     """Leave a bundle, as the examiner of a node does."""
-    stuck = {
-        "stall_class": "host-stuck",
-        "ranks": [3],
-        "waiting": [2],
-        "sentence": "rank 3: spin()",
-    }
-    waits = {"stall_class": "device", "ranks": [], "waiting": [0], "sentence": "it waits"}
+    stuck = {"stall_class": "host-stuck", "ranks": [1], "sentence": "rank 1: spin()"}
+    waits = {"stall_class": "device", "waiting": [0], "sentence": "it waits"}
     path.mkdir(0o700)
     made = path / "verdict.json.made"
     made.write_text(json.dumps(stuck if node == 1 else waits))
