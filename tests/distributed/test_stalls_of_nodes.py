@@ -11,7 +11,9 @@ LOOKS = {"GRAPHGUARD_STALL_SECONDS": "60", "GRAPHGUARD_RING_ENTRIES": "1024"}
 
 
 def test_nodes_tell_each_other_whom_they_blame(tmp_path: Path) -> None:
-    results = run("stall_programs:nodes_that_stall", 2, tmp_path, FOLDER=str(tmp_path), **LOOKS)
+    results = run(
+        "node_stall_programs:nodes_that_stall", 2, tmp_path, FOLDER=str(tmp_path), **LOOKS
+    )
 
     for found in results:
         assert (found["group"], found["stall_class"]) == ("0[0-1]", "host-stuck")
@@ -31,7 +33,7 @@ def test_a_node_that_is_gone_is_named_as_not_known(tmp_path: Path) -> None:
     # No rank leaves a result: all end at once, as those do that crash.
     with pytest.raises(FileNotFoundError):
         run(
-            "stall_programs:a_node_that_ends",
+            "node_stall_programs:a_node_that_ends",
             2,
             tmp_path,
             FOLDER=str(tmp_path),

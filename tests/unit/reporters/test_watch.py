@@ -12,7 +12,7 @@ from graphguard.reporters import watch, watch_json
 from graphguard.reporters.live import Screen
 from graphguard.watch.bundles import ToldVerdict
 from graphguard.watch.view import View
-from tests.unit.watch.states import NOW, SECOND, activity, bundle, last, pulse, rank
+from tests.unit.watch.rank_views import NOW, SECOND, activity, bundle, last, pulse, rank
 
 STUCK = View(
     NOW,

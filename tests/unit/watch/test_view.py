@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graphguard.watch.view import Doing, View, doing, main_activity
-from tests.unit.watch.states import NOW, SECOND, activity, bundle, last, pulse, rank
+from tests.unit.watch.rank_views import NOW, SECOND, activity, bundle, last, pulse, rank
 
 STUCK = pulse(activity(seconds=6))
 
