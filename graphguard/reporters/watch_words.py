@@ -37,7 +37,9 @@ def what(state: RankState) -> str:
     found = main_group(state)
     if found is None:
         return "nothing recorded in a step"
-    return found[1].text + (" and has not ended" if found[1].in_flight else "")
+    # Where there is a pulse, it is newer than the records.
+    in_flight = found[1].in_flight and (state.pulse is None or state.ended)
+    return found[1].text + (" and has not ended" if in_flight else "")
 
 
 def age_ns(state: RankState) -> int | None:

@@ -284,7 +284,8 @@ def own_stall(directory: Path, since_ns: int, job: str, ranks: Sequence[int]) ->
         told = bundle.verdict
         if told is None or bundle.over:
             continue
-        if bundle.is_of(job) or here & {*told.ranks, *told.waiting}:
+        about = {*told.ranks, *told.waiting}
+        if bundle.is_of(job) or here & about or not about:
             return bundle
     return None
 

@@ -70,7 +70,7 @@ class View(msgspec.Struct, frozen=True):
     @property
     def open_stalls(self) -> tuple[Bundle, ...]:
         """The stalls that are not known to be over."""
-        going_on = any(not state.ended for state in self.ranks)
+        going_on = not self.ended
         trouble = any(doing(state).trouble for state in self.ranks)
         return tuple(
             bundle
@@ -86,13 +86,14 @@ class View(msgspec.Struct, frozen=True):
     @property
     def ended(self) -> bool:
         """Whether nothing more is to come from any rank."""
-        return bool(self.ranks) and all(state.ended for state in self.ranks)
+        over = (Doing.ENDED, Doing.DIED)
+        return bool(self.ranks) and all(doing(state) in over for state in self.ranks)
 
 
 def doing(state: RankState) -> Doing:
     """Return what a rank is doing."""
     word = Doing.UNKNOWN
-    if state.closed:
+    if state.closed and not _is_in_something(state):
         word = Doing.ENDED
     elif not state.process.alive:
         word = Doing.DIED
@@ -103,6 +104,11 @@ def doing(state: RankState) -> Doing:
     elif any(last.in_flight for last in state.last.values()):
         word = Doing.BUSY
     return word
+
+
+def _is_in_something(state: RankState) -> bool:
+    """Whether a process that has said that it ends is still there, and in something."""
+    return state.process.alive and state.pulse is not None and bool(state.pulse.activities)
 
 
 def _by_pulse(pulse: Pulse) -> Doing:

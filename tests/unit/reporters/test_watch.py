@@ -12,7 +12,7 @@ from graphguard.reporters import watch, watch_json
 from graphguard.reporters.live import Screen
 from graphguard.watch.bundles import ToldVerdict
 from graphguard.watch.view import View
-from tests.unit.watch.states import NOW, SECOND, activity, bundle, last, pulse, rank
+from tests.unit.watch.rank_views import NOW, SECOND, activity, bundle, last, pulse, rank
 
 STUCK = View(
     NOW,
@@ -121,6 +121,17 @@ def test_what_is_slow_says_why_and_for_how_long_it_may() -> None:
 
     assert "slow" in text
     assert "  rank 0: step execute_model for 7.0 s: compiling, 53.0 s left\n" in text
+
+
+def test_a_rank_that_is_gone_says_what_it_was_in() -> None:
+    begun = {"0[0-3]": last(seconds=2)}
+    for fields, text in (
+        ({"state": "gone"}, "began replay of target 16x2 and has not ended"),
+        ({"pulse": None}, "began replay of target 16x2 and has not ended"),
+        # The pulse is read after the records, and says that it has.
+        ({}, "began replay of target 16x2  2.0 s"),
+    ):
+        assert text in watch.render(View(NOW, (rank(0, last=begun, **fields),)), 160)
 
 
 def test_counts_that_miss_the_first_records_are_at_least_so_many() -> None:

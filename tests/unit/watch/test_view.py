@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graphguard.watch.view import Doing, View, doing, main_activity
-from tests.unit.watch.states import NOW, SECOND, activity, bundle, last, pulse, rank
+from tests.unit.watch.rank_views import NOW, SECOND, activity, bundle, last, pulse, rank
 
 STUCK = pulse(activity(seconds=6))
 
@@ -31,6 +31,9 @@ STUCK = pulse(activity(seconds=6))
         ({"pulse": STUCK, "state": "zombie"}, Doing.DIED),
         ({"state": "gone", "closed": True}, Doing.ENDED),
         ({"closed": True}, Doing.ENDED),
+        # It hangs at its end, in what it had launched.
+        ({"closed": True, "pulse": STUCK}, Doing.STALLED),
+        ({"closed": True, "pulse": STUCK, "state": "gone"}, Doing.ENDED),
         ({"pulse": None}, Doing.UNKNOWN),
         ({"pulse": None, "last": {"g": last()}}, Doing.BUSY),
         ({"pulse": None, "state": "elsewhere"}, Doing.UNKNOWN),
