@@ -206,6 +206,8 @@ def _by(engine: _Engine, pid: int, seconds: float) -> tuple[tuple[ThreadStack, .
 
 def _failure(pid: int, outcome: bounded_command.Outcome) -> str:
     """Return why an engine failed, as far as what it said tells."""
+    if outcome.ended_here:
+        return outcome.problem
     said = outcome.errors.decode("utf-8", "replace") + outcome.output.decode("utf-8", "replace")
     if looks_refused(said):
         return why_refused(pid)
