@@ -67,6 +67,9 @@ def _body(bundle: StallBundle) -> Iterator[str]:
     for rank in bundle.ranks:
         if rank.note:
             yield f"rank {rank.rank} noted: {rank.note}"
+    for entry in bundle.afterwards:
+        told = f": {entry.sentence or entry.how}" if entry.sentence or entry.how else ""
+        yield f"afterwards: {entry.time} {entry.what}{told}"
     for what, why in sorted(bundle.index.missing.items()):
         yield f"not complete: {what}: {why}"
     yield from (f"not readable: {problem}" for problem in bundle.problems)

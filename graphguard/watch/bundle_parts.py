@@ -239,6 +239,8 @@ class Parts:
         return ()
 
     def _gpus(self) -> Sequence[str]:
+        if not gpus.driver_there():
+            raise Absent("there is no driver of NVIDIA on this machine")
         try:
             told = gpus.ask(self._left())
         except gpus.NoGpus as why:

@@ -22,6 +22,7 @@ from graphguard.watch.stack_model import Frame, ProcessStacks
 MAX_BYTES = 32 * 2**20
 MAX_STACKS = 1024
 MAX_BUNDLES = 4096
+MAX_AFTERWARDS = 200
 
 _CAUSES = {
     "ranks-diverged": Cause.RANK,
@@ -111,6 +112,15 @@ class Index(msgspec.Struct, frozen=True):
     missing: dict[str, str] = {}
 
 
+class Afterwards(msgspec.Struct, frozen=True):
+    """Something that became of the stall."""
+
+    what: str
+    time: str = ""
+    sentence: str = ""
+    how: str = ""
+
+
 class StallBundle(msgspec.Struct, frozen=True):
     """An evidence bundle.
 
@@ -122,6 +132,7 @@ class StallBundle(msgspec.Struct, frozen=True):
         stacks: Of their processes.
         problems: What could not be read.
         others: How many older bundles lie beside it.
+        afterwards: What became of the stall.
     """
 
     path: str
@@ -131,6 +142,7 @@ class StallBundle(msgspec.Struct, frozen=True):
     stacks: tuple[ProcessStacks, ...]
     problems: tuple[str, ...] = ()
     others: int = 0
+    afterwards: tuple[Afterwards, ...] = ()
 
     @property
     def reading(self) -> Reading | None:
@@ -140,7 +152,7 @@ class StallBundle(msgspec.Struct, frozen=True):
             return None
         sources = [f"{self.path}/{contents.VERDICT}"]
         sources += [seen.source for seen in verdict.evidence if seen.source]
-        evidence = tuple(Evidence(0, source) for source in dict.fromkeys(sources))[:6]
+        evidence = tuple(Evidence(0, source) for source in dict.fromkeys(sources))[:3]
         why = verdict.sentence or f"graphguard called it {verdict.stall_class}"
         return Reading(
             cause=_CAUSES[verdict.stall_class],
@@ -206,6 +218,7 @@ def _read(directory: Path, others: int) -> StallBundle:
         stacks=tuple(_stacks(directory / contents.STACKS, problems)),
         problems=tuple(problems),
         others=others,
+        afterwards=tuple(_afterwards(directory / contents.AFTERWARDS, problems)),
     )
 
 
@@ -222,6 +235,22 @@ def _stacks(directory: Path, problems: list[str]) -> Iterator[ProcessStacks]:
         stacks = _decoded(directory / name, ProcessStacks, problems)
         if stacks is not None:
             yield stacks
+
+
+def _afterwards(path: Path, problems: list[str]) -> Iterator[Afterwards]:
+    if not os.path.lexists(path):
+        return
+    try:
+        lines = read_regular(path, MAX_BYTES, from_end=True).splitlines()
+    except NotKept as why:
+        problems.append(str(why))
+        return
+    for line in lines[-MAX_AFTERWARDS:]:
+        try:
+            yield msgspec.json.decode(line, type=Afterwards)
+        except (msgspec.DecodeError, RecursionError, ValueError) as error:  # noqa: PERF203
+            problems.append(f"{path} is not what it should be: {error}")
+            return
 
 
 _Decoded = TypeVar("_Decoded")

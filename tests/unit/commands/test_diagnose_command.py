@@ -156,6 +156,7 @@ def stalled(directory: Path, **files: object) -> Path:
                 }
             ],
         },
+        "afterwards.jsonl": b'{"time": "10:00:08", "what": "recovered", "seconds": 8.5}\n',
         **files,
     }
     for name, told in content.items():
@@ -174,6 +175,7 @@ def test_the_evidence_of_a_stall_needs_no_log(
     assert "not known: how far the replay of rank 0 got" in told
     assert "spin (model.py:12)" in told
     assert "gpus: no NVML" in told
+    assert "afterwards: 10:00:08 recovered" in told
 
 
 def test_the_verdict_of_a_stall_decides_what_the_log_leaves_open(
@@ -219,7 +221,15 @@ def test_without_a_log_and_without_a_stall_there_is_nothing_to_do(
 
 
 FILES = st.sampled_from(
-    ["index.json", "verdict.json", "states.json", "stacks/7.json", "stacks/8.json", "log-tail.txt"]
+    [
+        "index.json",
+        "verdict.json",
+        "states.json",
+        "stacks/7.json",
+        "stacks/8.json",
+        "log-tail.txt",
+        "afterwards.jsonl",
+    ]
 )
 HOSTILE = st.one_of(
     st.binary(max_size=200),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -77,6 +78,12 @@ def test_a_secret_of_the_environment_is_left_out_wherever_it_stands(
     assert secret not in kept
 
 
+def test_a_file_that_a_secret_looking_variable_names_is_not_looked_for(tmp_path: Path) -> None:
+    redactor = Redactor([{"SSH_AUTH_SOCK": str(tmp_path), "PWD": "what it is"}])
+    assert redactor.text(f"evidence: {tmp_path}/stall") == f"evidence: {tmp_path}/stall"
+    assert redactor.text("what it is") == "what it is"
+
+
 @given(SECRETS, st.sampled_from(["--api-key", "--token", "-p-password", "--hf-token", "--auth"]))
 def test_secret_arguments_are_left_out(secret: str, name: str) -> None:
     redactor = Redactor()
@@ -111,6 +118,7 @@ def test_tokens_of_known_forms_are_left_out_wherever_they_stand(form: str) -> No
         ("NCCL_RAS_ADDR", "localhost:28028"),
         ("LD_LIBRARY_PATH", "/usr/lib:/opt/lib"),
         ("VLLM_KEYBOARD", "x"),
+        ("PWD", "/home/me"),
     ],
 )
 def test_what_is_no_secret_is_kept(name: str, value: str) -> None:
