@@ -12,8 +12,8 @@ from graphguard.watch.stall_words import doing, in_step, launch_words
 from graphguard.watch.standing import IDLE_SHARE, Standing
 from graphguard.watch.wait_frames import Wait, program_frame
 
-BUSY_SHARE = 0.5
-"""One that uses more than this computes."""
+BUSY_SHARE = 0.1
+"""One that could run and uses more than this computes. It may not be let run all the time."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -161,9 +161,10 @@ def _computes(case: Case) -> Finding | None:
         share = each.used_ns / each.between_ns if each.between_ns else None
         if share is None or each.moves:
             return None
-        if each.seen.wait in (Wait.LIBRARY, Wait.NOT_TOLD) and share >= BUSY_SHARE:
+        unsure = each.seen.wait in (Wait.LIBRARY, Wait.NOT_TOLD)
+        if unsure and each.thread_state == "running" and share >= BUSY_SHARE:
             busy.append(each)
-        elif share <= IDLE_SHARE:
+        elif each.thread_state != "running" and share <= IDLE_SHARE:
             idle.append(each)
     if not busy or not idle or len(busy) + len(idle) < len(case.waiting):
         return None

@@ -441,13 +441,12 @@ def _job(draw: st.DrawFn) -> tuple[list[RankState], list[RankState], dict[int, P
     seen = draw(st.integers(0, world))
     after = [draw(_rank(number, world)) for number in range(seen)]
     before = list(earlier(after))
-    if before and draw(st.booleans()):
-        before.pop(draw(st.integers(0, len(before) - 1)))
-    stacks = {
-        pid_of(number): stack(number, draw(_FRAMES))
-        for number in range(seen)
-        if draw(st.booleans())
-    }
+    if draw(st.booleans()) and before:
+        del before[draw(st.integers(0, len(before) - 1))]
+    stacks: dict[int, ProcessStacks] = {}
+    for number in range(seen):
+        if draw(st.booleans()):
+            stacks[pid_of(number)] = stack(number, draw(_FRAMES))
     return before, after, stacks
 
 
