@@ -61,6 +61,9 @@ def test_processes_are_ended_by_sigabrt(sleeper: Sleeper) -> None:
 def test_one_that_does_not_end_by_it_is_killed(sleeper: Sleeper) -> None:
     stopped, ignores = sleeper(), sleeper(ignores=True)
     os.kill(stopped.pid, signal.SIGSTOP)
+    end = time.monotonic() + 20
+    while process_state(stopped.pid).state != "stopped":
+        assert time.monotonic() < end
     said = abort([of(stopped), of(ignores)], grace=0.5)
     assert said.endswith("2 of them by SIGKILL")
     assert [stopped.wait(10), ignores.wait(10)] == [-signal.SIGKILL] * 2

@@ -57,7 +57,7 @@ def test_its_file_is_private(directory: Path) -> None:
         b'{"job":"job"}',
         b"\xff" * 10,
         b"{" * 100_000,
-        b'{"job":1}' + b" " * 2_000_000,
+        msgspec.json.encode(INCIDENT) + b" " * 2_000_000,
     ],
 )
 def test_what_a_stranger_wrote_is_no_incident(directory: Path, content: bytes) -> None:
@@ -145,7 +145,7 @@ def test_arguments() -> None:
     )
     assert (task.job, task.lock) == ("abc", 9)
     assert task.suspect == Suspect(1, 42, "step", 5_100_000_000)
-    assert task.pids == {41, 42}
+    assert task.pids == frozenset({41, 42})
     assert task.members["tp:0[0-1]"] == {41, 42}
 
 
