@@ -149,8 +149,10 @@ def _in_own_code(case: Case) -> Finding | None:
     if not own or (len(own) > 1 and len(own) == len(case.members) and len(places) == 1):
         return None
     ranks = tuple(each.rank for each in own)
-    what = "is in a step and waits" if len(own) == 1 else "are in a step and wait"
-    sentence = f"{case.subject(ranks, '', '').strip()} {what} for nobody there{_where(own)}"
+    sentence = (
+        f"{case.subject(ranks)} in a step, and not in a wait for other ranks or for a device"
+        f"{_where(own)}"
+    )
     return Finding(StallClass.HOST_STUCK, ranks, sentence + _others_wait(case, ranks))
 
 
