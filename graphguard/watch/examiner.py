@@ -172,8 +172,11 @@ class Examiner:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Examine what the arguments say; return 2 if they cannot be meant."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        close_what_is_not_given(given)
     try:
-        task = read_arguments(sys.argv[1:] if arguments is None else arguments)
+        task = read_arguments(given)
     except (ValueError, LedgerUnreadable) as error:
         tell(f"graphguard: the examiner was called wrongly: {error}")
         return 2
@@ -189,6 +192,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell(f"graphguard: a stall could not be examined: {error.message}")
         return 1
     return 0
+
+
+def close_what_is_not_given(arguments: Sequence[str]) -> None:
+    """Close what this process has inherited besides what its arguments name.
+
+    A stalled process may have pipes and sockets by whose end others learn that it has died: vLLM's
+    workers and their executor do. An open copy would keep that from them.
+    """
+    named = [
+        following.partition(":")[0]
+        for option, following in zip(arguments, arguments[1:], strict=False)
+        if option in ("--lock-fd", "--ledger")
+    ]
+    kept = sorted({int(text) for text in named if text.isascii() and text.isdigit()})
+    first = 3
+    for descriptor in kept:
+        os.closerange(first, descriptor)
+        first = max(first, descriptor + 1)
+    with suppress(OSError, ValueError):
+        os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 
 def read_arguments(arguments: Sequence[str]) -> Task:
