@@ -113,12 +113,16 @@ def _looked_closer(state: RankState) -> RankState:
     if not state.process.alive or state.host != os.uname().nodename or state.pid <= 0:
         return state
     threads = [each.thread for each in state.pulse.activities] if state.pulse is not None else []
-    named = with_named_sleeps(state, [state.pid, *threads])
-    children = named.process.children
+    return with_descendants(with_named_sleeps(state, [state.pid, *threads]))
+
+
+def with_descendants(state: RankState) -> RankState:
+    """Count the children of its children to those of a process, and theirs."""
+    children = state.process.children
     if not children:
-        return named
-    process = msgspec.structs.replace(named.process, children=_with_their_own(children))
-    return msgspec.structs.replace(named, process=process)
+        return state
+    process = msgspec.structs.replace(state.process, children=_with_their_own(children))
+    return msgspec.structs.replace(state, process=process)
 
 
 def _with_their_own(children: Sequence[Child]) -> tuple[Child, ...]:

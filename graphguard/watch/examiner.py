@@ -45,7 +45,7 @@ STACKS_AGAIN_SECONDS = 5.0
 """How often new stacks are taken of it."""
 
 YOUNG_NS = 1_000_000_000
-"""What has begun less than this ago is not part of a stall."""
+"""What has begun less than this ago is not part of a stall, unless the limit is shorter."""
 
 
 class Examiner:
@@ -61,6 +61,7 @@ class Examiner:
         self._slow_seconds = _seconds(environment.slow_seconds, 300.0)
         self._startup_seconds = _seconds(environment.startup_seconds, 60.0)
         self._until = time.monotonic() + LIFE_SECONDS
+        self._young_ns = min(YOUNG_NS, task.suspect.watched_ns // 2)
 
     def run(self) -> None:
         """Examine it."""
@@ -81,7 +82,7 @@ class Examiner:
     def _suspects(self, states: Sequence[RankState]) -> tuple[Stuck, ...]:
         """Return what the watchdog may have meant, as far as it is under way."""
         pid = self._task.suspect.pid
-        return tuple(each for each in stuck_of(states, YOUNG_NS) if each.pid == pid)
+        return tuple(each for each in stuck_of(states, self._young_ns) if each.pid == pid)
 
     def _not_slow(self, known: Incident | None) -> Examined | None:
         """Examine it for as long as it is slow; return a stall, or None if it is over."""
@@ -101,7 +102,7 @@ class Examiner:
                 may_be_first_run=seconds < self._startup_seconds,
             )
             stacks_from = began if fresh else stacks_from
-            stuck = stuck_of(examined.after, YOUNG_NS)
+            stuck = stuck_of(examined.after, self._young_ns)
             first = still_stuck(first, stuck) if first else stuck
             if not first or not self._suspects(examined.after):
                 if told_slow:
@@ -123,7 +124,7 @@ class Examiner:
 
     def _stall(self, examined: Examined) -> None:
         told = examined.verdict
-        stuck = stuck_of(examined.after, YOUNG_NS)
+        stuck = stuck_of(examined.after, self._young_ns)
         bundling = Bundling(self._task, examined)
         tell(stall_line(told, bundling.path_soon()))
         kept = self._keep(told, stuck, bundle=bundling.name)

@@ -12,8 +12,8 @@ from graphguard.watch.stall_words import doing, in_step, launch_words
 from graphguard.watch.standing import IDLE_SHARE, Standing
 from graphguard.watch.wait_frames import Wait, program_frame
 
-BUSY_SHARE = 0.5
-"""One that uses more than this computes."""
+BUSY_SHARE = 0.1
+"""One that could run and uses more than this computes. It may not be let run all the time."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -149,8 +149,10 @@ def _in_own_code(case: Case) -> Finding | None:
     if not own or (len(own) > 1 and len(own) == len(case.members) and len(places) == 1):
         return None
     ranks = tuple(each.rank for each in own)
-    what = "is in a step and waits" if len(own) == 1 else "are in a step and wait"
-    sentence = f"{case.subject(ranks, '', '').strip()} {what} for nobody there{_where(own)}"
+    sentence = (
+        f"{case.subject(ranks)} in a step, and not in a wait for other ranks or for a device"
+        f"{_where(own)}"
+    )
     return Finding(StallClass.HOST_STUCK, ranks, sentence + _others_wait(case, ranks))
 
 
@@ -161,9 +163,10 @@ def _computes(case: Case) -> Finding | None:
         share = each.used_ns / each.between_ns if each.between_ns else None
         if share is None or each.moves:
             return None
-        if each.seen.wait in (Wait.LIBRARY, Wait.NOT_TOLD) and share >= BUSY_SHARE:
+        unsure = each.seen.wait in (Wait.LIBRARY, Wait.NOT_TOLD)
+        if unsure and each.thread_state == "running" and share >= BUSY_SHARE:
             busy.append(each)
-        elif share <= IDLE_SHARE:
+        elif each.thread_state != "running" and share <= IDLE_SHARE:
             idle.append(each)
     if not busy or not idle or len(busy) + len(idle) < len(case.waiting):
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
@@ -26,7 +26,7 @@ READ_BYTES = 2**20
 COMPILER_NS = 50_000_000
 """Processor time that a compiler uses between two looks, at least, if it is at work."""
 
-WORKING = 0.5
+WORKING = 0.1
 """Share of the time between two looks that a thread computes, at least, if it is at work."""
 
 _MAX_SYSCALL_TEXT = 512
@@ -210,7 +210,13 @@ def _reads(before: RankState, after: RankState) -> list[Evidence]:
 
 
 def _computes(before: RankState, after: RankState, tid: int) -> bool:
-    then: Mapping[int, int] = {each.tid: each.cpu_ns for each in before.process.threads}
-    now = {each.tid: each.cpu_ns for each in after.process.threads}
+    then = next((each.cpu_ns for each in before.process.threads if each.tid == tid), 0)
+    now = next((each for each in after.process.threads if each.tid == tid), None)
     between = after.looked_ns - before.looked_ns
-    return between > 0 and now.get(tid, 0) - then.get(tid, 0) >= WORKING * between
+    # On a machine with much to do, what computes all the time gets little of it.
+    return (
+        now is not None
+        and now.state == "running"
+        and between > 0
+        and now.cpu_ns - then >= WORKING * between
+    )

@@ -100,6 +100,12 @@ class Standing(msgspec.Struct, frozen=True):
         return self.stuck[0].thread if self.stuck else self.state.pid
 
     @property
+    def thread_state(self) -> str:
+        """What the kernel says that this thread does; empty if it says nothing."""
+        threads = self.state.process.threads
+        return next((each.state for each in threads if each.tid == self.thread), "")
+
+    @property
     def may_work(self) -> bool:
         """Whether it is in something, and is not seen to wait there."""
         return self.waits and self.seen.wait in (Wait.HOST, Wait.LIBRARY, Wait.NOT_TOLD)

@@ -57,7 +57,7 @@ RULES = (
     _rule(Wait.DEVICE, r"\bnccl\w*Comm\w*GetAsyncError|libnccl", "in a call of NCCL"),
     _rule(
         Wait.PEERS,
-        r"shm_(?:all|reduce|gather|send|recv|broadcast)\w*|SHMManager",
+        r"^[^(]*(?:shm_(?:all|reduce|gather|send|recv|broadcast)|SHMManager)",
         "vLLM's collectives in shared memory",
     ),
     _rule(
@@ -65,7 +65,12 @@ RULES = (
         r"\(.*vllm/distributed/(?!device_communicators/shm_broadcast)",
         "a communicator of vLLM",
     ),
-    _rule(Wait.PEERS, r"_all_reduce|all_reduce_\b.*custom", "a custom all-reduce"),
+    _rule(Wait.PEERS, r"^[^(]*(?:custom|quick|oneshot|twoshot)_all_?reduce", "an all-reduce"),
+    _rule(
+        Wait.PEERS,
+        r"\bnvshmem|libmpi|\bMPI_[A-Z]|libuc[pt]|\buc[pt]_|libfabric|ibv_|libibverbs|deep_ep|nixl",
+        "a library for communication",
+    ),
     _rule(
         Wait.WORK,
         r"(?:dequeue|acquire_read|recv) \(.*shm_broadcast\.py\)",
@@ -111,7 +116,8 @@ _NATIVE_PASSED_OVER = re.compile(
     r"|^std::"
     r"|^(?:_?Py\w+|_PyEval\S*|take_gil|\w*[vV]ectorcall\w*|cfunction_\w+|slot_tp_\w+) \("
     r"|^\w*(?:0x[0-9a-f]+) \(|^\[?(?:vdso|unknown)"
-    r"|\((?:.*/)?(?:ld-linux|libpthread|libc[.-]|libpython|libstdc\+\+|python3?[.\d]*\))",
+    r"|\((?:.*/)?(?:ld-linux|libpthread|libc[.-]|libpython|libstdc\+\+|libffi|python3?[.\d]*\))"
+    r"|/lib-dynload/",
 )
 _PYTHON_PASSED_OVER = re.compile(
     r"\((?:.*/)?(?:threading|selectors|contextlib|functools|thread|runpy|socket|subprocess)\.py\)$"
@@ -120,7 +126,8 @@ _PYTHON_PASSED_OVER = re.compile(
     r"|\(.*/graphguard/(?!demo/|watch/).*\)$"
 )
 _LIBRARY = re.compile(
-    r"\(.*/(?:torch|numpy|triton|cupy|flashinfer|deep_gemm)/|\(.*\.so[.\d]*\)$|at::|c10::|torch::"
+    r"\(.*/(?:torch|numpy|triton|cupy|flashinfer|deep_gemm)/|at::|c10::|torch::"
+    r"|\((?:.*/)?(?:libtorch|libc10|libgomp|libiomp|libomp|libmkl|libopenblas|libdnnl)"
 )
 
 

@@ -30,7 +30,7 @@ def guarded_steps() -> int:
 
     def eager(batch: BatchDescriptor) -> torch.Tensor:
         rows = hidden[: batch.num_tokens] * 2
-        faulty = here[0] == AT and dist.get_rank() == FAULTY
+        faulty = here[0] == AT and (dist.get_rank() == FAULTY or fault is receive_from_each_other)
         if faulty and not os.environ.get("STALL_BETWEEN"):
             fault()
         if not (faulty and fault is skip):
@@ -103,6 +103,11 @@ def say_slow() -> None:
         spin()
 
 
+def receive_from_each_other() -> None:
+    """Wait for the other rank, as it does for this one."""
+    dist.recv(torch.zeros(1), src=1 - dist.get_rank())
+
+
 def fail() -> None:
     """Note an error, as an engine does that survives it, and go on without the step."""
     from graphguard.blackbox.writer import process_box
@@ -126,4 +131,5 @@ FAULTS: dict[str, Callable[[], None]] = {
     "poll": poll,
     "say_slow": say_slow,
     "fail": fail,
+    "receive_from_each_other": receive_from_each_other,
 }

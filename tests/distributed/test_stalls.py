@@ -225,6 +225,12 @@ def test_of_three_ranks_the_one_that_skips_is_named(job: Start) -> None:
     assert (told[1], told[2][:6]) == ("ranks-diverged", "rank 1")
 
 
+def test_ranks_that_all_wait_in_the_same_are_not_told_apart(job: Start) -> None:
+    told = job("receive_from_each_other").line(STALL, START_SECONDS)
+    assert (told[1], told[2][:17]) == ("device", "ranks 0-1 waiting")
+    assert "breadcrumbs" in told[4]
+
+
 def test_an_error_that_a_rank_noted_is_named(job: Start) -> None:
     told = job("fail").line(STALL, START_SECONDS)
     assert (told[1], told[2][:6]) == ("worker-error", "rank 1")
