@@ -274,6 +274,63 @@ def ring_bytes(capacity: int, /) -> int:
         ValueError: If that is no power of two, or more than 2**24.
     """
 
+class Watchdog:
+    """A thread that looks at what the process has under way, without the interpreter's lock."""
+
+    def __init__(
+        self,
+        ring: BlackBox,
+        stall_seconds: float,
+        startup_seconds: float,
+        tick_seconds: float,
+        command: list[str],
+        environment: list[str],
+        directory: str,
+        job: str,
+        /,
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            ring: Whose pulse it looks at.
+            stall_seconds: How long an activity may take.
+            startup_seconds: The same for an engine's start, and for captures.
+            tick_seconds: How often it looks.
+            command: What starts the examiner; options that say what is found are appended.
+            environment: The variables of the examiner, as ``NAME=value``.
+            directory: Where ``stall-<job>.lock`` is.
+            job: The name of the job while no ledger is added.
+
+        Raises:
+            ValueError: If a time is not above 0, or there is no command.
+        """
+
+    def add_ledger(self, fd: int, bytes: int, name: str, ranks: list[int], job: str, /) -> None:
+        """Tell the examiner of the ranks that share a ledger; ``fd`` may be closed afterwards.
+
+        The job is that of the widest ledger, so that all its ranks have one lock.
+
+        Raises:
+            OSError: If the descriptor cannot be duplicated.
+        """
+
+    def remove_ledger(self, job: str, /) -> None:
+        """Tell it of them no more."""
+
+    def start(self) -> None:
+        """Start the thread. Called again, it does nothing.
+
+        Raises:
+            OSError: If there can be no more threads.
+        """
+
+    def stop(self) -> None:
+        """End the thread and wait until it has ended. In a forked child it does nothing."""
+
+    @property
+    def started(self) -> int:
+        """How many examiners it has started."""
+
 PULSE_BYTES: int
 """How much of the beginning of a ring its pulse and its names take."""
 

@@ -68,6 +68,10 @@ class Replays:
 
             self._opened_in = os.getpid()
             self._box = process_box()
+            if self._box is not None:
+                from graphguard.watch import watchdog
+
+                watchdog.start()
         return self._box
 
     def agree(self, group: Any) -> SealOutcome | None:  # noqa: ANN401 - see Installation.agree

@@ -51,6 +51,9 @@ class StepRecords:
                 self._role = self._box.name(self._graphs.key.label)
                 self._flags = int(Flag.ENFORCE if self._mode is Mode.ENFORCE else 0)
                 self.write_as(self._box.ring.another())
+                from graphguard.watch import watchdog
+
+                watchdog.start()
         return self._box
 
     def write_as(self, ring: Ring | None) -> None:

@@ -23,9 +23,6 @@ constexpr std::uint64_t kWhoMask = (1U << kWhoBits) - 1;
 constexpr std::uint64_t kVoted = kWhoMask - 1;
 constexpr std::uint64_t kTimedOutVote = kWhoMask;
 
-// Beside a process id.
-constexpr std::uint64_t kLeft = 1ULL << 63U;
-
 constexpr std::uint64_t cell_of(std::uint64_t step, std::uint64_t who) {
     return step << kWhoBits | who;
 }
@@ -443,15 +440,15 @@ std::uint64_t Ledger::passed(std::uint32_t rank) const {
 }
 
 std::uint64_t Ledger::pid(std::uint32_t rank) const {
-    return ranks_[rank].pid.load(std::memory_order_acquire) & ~kLeft;
+    return ranks_[rank].pid.load(std::memory_order_acquire) & ~ledger::kLeft;
 }
 
 bool Ledger::has_left(std::uint32_t rank) const {
-    return (ranks_[rank].pid.load(std::memory_order_acquire) & kLeft) != 0;
+    return (ranks_[rank].pid.load(std::memory_order_acquire) & ledger::kLeft) != 0;
 }
 
 void Ledger::leave() {
-    ranks_[rank_].pid.fetch_or(kLeft);
+    ranks_[rank_].pid.fetch_or(ledger::kLeft);
 }
 
 Outcome Ledger::outcome(std::uint32_t rank, std::uint64_t step) const {

@@ -14,6 +14,9 @@ inline constexpr std::uint32_t kMaxRanks = 512;
 inline constexpr std::uint32_t kSlots = 1024;
 inline constexpr std::uint32_t kNotices = 256;
 
+// Beside the process id of a rank that has said that it ends.
+inline constexpr std::uint64_t kLeft = 1ULL << 63U;
+
 using Word = std::atomic<std::uint64_t>;
 static_assert(Word::is_always_lock_free, "shared memory needs atomics without a lock");
 

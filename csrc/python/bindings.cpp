@@ -10,6 +10,7 @@
 #include "python/bound_phase.h"
 #include "python/bound_ring.h"
 #include "python/bound_table.h"
+#include "python/bound_watchdog.h"
 #include "python/system_errors.h"
 
 namespace nb = nanobind;
@@ -18,8 +19,8 @@ NB_MODULE(_core, m) {
     // A table that a program keeps until it exits is no leak worth a page on stderr.
     nb::set_leak_warnings(false);
     m.doc() =
-        "The native half of graphguard: the signature table, the ledger, the black box and the "
-        "nodes of CUDA graphs.";
+        "The native half of graphguard: the signature table, the ledger, the black box, the "
+        "watchdog and the nodes of CUDA graphs.";
 
     // The baseline of the benchmarks: what the binding costs when nothing is checked.
     m.def("noop", [](std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t, std::uint8_t) {});
@@ -30,6 +31,7 @@ NB_MODULE(_core, m) {
     graphguard::bind_ledger(m);
     graphguard::bind_launches(m);
     graphguard::bind_phase(m);
+    graphguard::bind_watchdog(m);
     graphguard::bind_graph_nodes(m);
     graphguard::bind_breadcrumbs(m);
 }

@@ -305,6 +305,20 @@ class Agreement:
 
         self._watcher = Watcher(self, self._store, self._group, self._members)
         self._watcher.start()
+        self._look_for_stalls()
+
+    def _look_for_stalls(self) -> None:
+        from graphguard.watch import watchdog
+
+        assert self._ledger is not None  # noqa: S101 - this follows joining
+        segment = self._ledger.segment
+        watchdog.watch_ledger(
+            segment.descriptor,
+            segment.size,
+            self.name,
+            [self._group.ranks[rank] for rank in self._ledger.ranks],
+            segment.job,
+        )
 
     def _record(self, box: BlackBox, divergence: Divergence) -> None:
         box.record(

@@ -18,6 +18,7 @@ import time
 import msgspec
 
 from graphguard import _core
+from graphguard.digest import digest
 from graphguard.errors import LedgerError
 
 DIRECTORY = "/dev/shm"  # noqa: S108 - shared memory is what it is for; O_EXCL and the owner guard it
@@ -54,6 +55,11 @@ class Segment:
         self.descriptor = descriptor
         self.size = size
         self.name = name
+
+    @property
+    def job(self) -> str:
+        """What all ranks that share it may call themselves, in files that others can see."""
+        return digest([self.name.file.encode()])[:12]
 
     @classmethod
     def create(cls, num_ranks: int) -> Segment:

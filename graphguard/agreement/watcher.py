@@ -25,6 +25,7 @@ from graphguard.at_exit import at_exit, ends_by_error
 from graphguard.blackbox.events import DivergenceKind
 from graphguard.blackbox.writer import process_box
 from graphguard.log import logger
+from graphguard.watch.watchdog import forget_ledger
 
 if TYPE_CHECKING:
     from graphguard.agreement.group import Agreement
@@ -122,6 +123,7 @@ class Watcher:
         self._ledger.native.leave()
         if self._nodes is not None:
             self._nodes.close()
+        forget_ledger(self._ledger.segment.job)
         self._ledger.segment.close()
 
     def _look(self, agreement: Agreement) -> None:
