@@ -18,6 +18,8 @@ CALLS = 5
 STUCK_AFTER = 2
 SECONDS = 60.0
 
+outlived: list[EmulatedGraph] = []
+
 
 def replays_that_end() -> list[str]:
     """Replay three times with marks, and say how far that is after each."""
@@ -57,4 +59,5 @@ def _captured(calls: int) -> EmulatedGraph:
             for tensor in tensors:
                 dist.all_reduce(tensor)
         recording.captured(graph)
+    outlived.append(graph)
     return graph
