@@ -152,11 +152,12 @@ class CudaMarker:
         self._crumbs = crumbs
         self._native = _core.GraphMarker(crumbs.native, library)
 
-    def prepare(self) -> None:
-        """Do what is needed once in a context, on a thread that is about to capture."""
+    def prepare(self) -> bool:
+        """Do what is needed once in a context, on a thread that captures; say if it is done."""
         problem = self._native.prepare()
         if problem:
             tell("prepare", problem)
+        return not problem
 
     def mark(self, graph: Any, handle: int, communicating: int | None, kind: int = KERNEL) -> None:  # noqa: ANN401
         """Add a mark behind each communication kernel of a graph.
@@ -175,7 +176,7 @@ class CudaMarker:
             return
         by_name = [kernel_match(name) for name in names]
         found = [(node, name) for node, name in kernels if by_name[name] is not None]
-        if not found:
+        if not found or not self.prepare():
             return
         missing = max(0, (communicating or 0) - len(found))
         native = add(self._crumbs, [names[name] for _, name in found], kind, missing)
