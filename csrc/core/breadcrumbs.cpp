@@ -145,9 +145,9 @@ void CrumbWriter::write_graph(std::uint32_t graph) {
     const std::uint64_t before = slot[crumbs::kGeneration].load(std::memory_order_relaxed);
     const crumbs::GraphWords words = crumbs::pack(before + 2, fields_[graph]);
     slot[crumbs::kGeneration].store(before + 1, std::memory_order_relaxed);
-    std::atomic_thread_fence(std::memory_order_release);
+    // Whoever sees one of these sees that the graph is being written.
     for (std::size_t i = 1; i < words.size(); ++i) {
-        if (i != crumbs::kLaunched) slot[i].store(words[i], std::memory_order_relaxed);
+        if (i != crumbs::kLaunched) slot[i].store(words[i], std::memory_order_release);
     }
     slot[crumbs::kGeneration].store(words[crumbs::kGeneration], std::memory_order_release);
 }

@@ -269,18 +269,19 @@ class Threads {
 
 int main(int argc, char** argv) {
     using namespace graphguard::stress;
-    if (argc != 3) return 2;
+    if (argc != 3) {
+        std::cerr << "usage: graphguard_breadcrumbs_stress SEED ROUNDS\n";
+        return 1;
+    }
     const std::uint64_t seed = std::strtoull(argv[1], nullptr, 10);
     const std::uint64_t rounds = std::strtoull(argv[2], nullptr, 10);
-    // The stand-in is in this binary.
-    setenv("GRAPHGUARD_CUDA_DRIVER", "", 1);
     Counts counts;
     for (std::uint64_t round = 0; round < rounds; ++round) {
         Captures(seed + round, counts).run();
         if (round % 20 == 0) Threads(counts).run();
     }
-    std::cout << "graphs " << counts.graphs << " marks " << counts.marks << " refusals "
-              << counts.refusals << " readings " << counts.readings << " failures "
-              << counts.failures << '\n';
+    std::cout << (counts.failures == 0 ? "ok" : "FAILED") << " graphs=" << counts.graphs
+              << " marks=" << counts.marks << " refusals=" << counts.refusals
+              << " readings=" << counts.readings << " failures=" << counts.failures << '\n';
     return counts.failures == 0 ? 0 : 1;
 }
