@@ -557,9 +557,23 @@ def breadcrumb_regions(header: bytes, nbytes: int, /) -> tuple[str, list[tuple[i
     """
 
 def read_breadcrumbs(
-    header: bytes, graphs: bytes, texts: bytes, texts_of_marks: bytes, numbers: bytes, /
+    header: bytes,
+    graphs: bytes,
+    texts: bytes,
+    texts_of_marks: bytes,
+    numbers: bytes,
+    in_flight: bool = False,
+    /,
 ) -> CrumbContents:
     """Read the parts of a file of breadcrumbs, copied in this order.
+
+    Args:
+        header: As above.
+        graphs: As above.
+        texts: As above.
+        texts_of_marks: As above.
+        numbers: As above.
+        in_flight: Whether to leave graphs out of which no replay is in flight.
 
     Returns:
         Why there are none; rank, number of ranks, process id and host; of each graph that may be

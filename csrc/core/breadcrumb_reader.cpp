@@ -54,7 +54,7 @@ class Reader {
     explicit Reader(const std::array<std::span<const std::byte>, kCrumbRegions>& parts)
         : parts_(parts) {}
 
-    void read(CrumbContents& contents) const {
+    void read(CrumbsTold told, CrumbContents& contents) const {
         const std::size_t graphs = parts_[kGraphs].size() / crumbs::kGraphBytes;
         for (std::size_t i = 0; i < graphs; ++i) {
             const auto words = element<crumbs::GraphWords>(parts_[kGraphs], i);
@@ -68,6 +68,9 @@ class Reader {
             const crumbs::GraphFields fields = crumbs::unpack(words);
             if (fields.state == CrumbState::kGone) continue;
             auto graph = graph_of(fields, words[crumbs::kLaunched]);
+            if (graph && told == CrumbsTold::kInFlight && graph->launched == graph->finished) {
+                continue;
+            }
             if (graph) {
                 contents.graphs.push_back(std::move(*graph));
             } else {
@@ -185,7 +188,8 @@ CrumbRegions crumb_regions(std::span<const std::byte> header, std::uint64_t byte
 }
 
 CrumbContents read_crumbs(std::span<const std::byte> header,
-                          const std::array<std::span<const std::byte>, kCrumbRegions>& parts) {
+                          const std::array<std::span<const std::byte>, kCrumbRegions>& parts,
+                          CrumbsTold told) {
     CrumbContents contents;
     contents.error = usable(header, sizeof(crumbs::File));
     if (!contents.error.empty()) return contents;
@@ -195,7 +199,7 @@ CrumbContents read_crumbs(std::span<const std::byte> header,
     contents.identity = {fields.rank, fields.world_size, fields.pid,
                          std::string(fields.host.begin(), host_end)};
     contents.refused = word_at(header, offsetof(crumbs::File, refused));
-    Reader(parts).read(contents);
+    Reader(parts).read(told, contents);
     return contents;
 }
 

@@ -52,10 +52,14 @@ struct CrumbRegions {
 // they say is bounded: no part is longer than the format has room for.
 [[nodiscard]] CrumbRegions crumb_regions(std::span<const std::byte> header, std::uint64_t bytes);
 
+// Which graphs are told of: all, or those with a replay in flight.
+enum class CrumbsTold : std::uint8_t { kAll, kInFlight };
+
 // Reads a copy of the header and of those parts, taken in this order. Never reads outside of them.
 // Never throws but std::bad_alloc.
 [[nodiscard]] CrumbContents read_crumbs(
     std::span<const std::byte> header,
-    const std::array<std::span<const std::byte>, kCrumbRegions>& parts);
+    const std::array<std::span<const std::byte>, kCrumbRegions>& parts,
+    CrumbsTold told = CrumbsTold::kAll);
 
 }  // namespace graphguard

@@ -163,14 +163,15 @@ inline nb::tuple crumb_graph_tuple(const CrumbGraph& graph) {
 }
 
 inline nb::tuple read_crumbs_of(nb::handle header, nb::handle graphs, nb::handle texts,
-                                nb::handle texts_of_marks, nb::handle numbers) {
+                                nb::handle texts_of_marks, nb::handle numbers, bool in_flight) {
     const LentBytes first(header);
     const LentBytes a(graphs);
     const LentBytes b(texts);
     const LentBytes c(texts_of_marks);
     const LentBytes d(numbers);
     const CrumbContents contents =
-        read_crumbs(first.span(), {a.span(), b.span(), c.span(), d.span()});
+        read_crumbs(first.span(), {a.span(), b.span(), c.span(), d.span()},
+                    in_flight ? CrumbsTold::kInFlight : CrumbsTold::kAll);
     nb::list found;
     for (const CrumbGraph& graph : contents.graphs) found.append(crumb_graph_tuple(graph));
     const CrumbIdentity& identity = contents.identity;
@@ -185,7 +186,7 @@ inline void bind_breadcrumbs(nb::module_& m) {
     m.attr("BREADCRUMB_HEADER_BYTES") = std::size_t{crumbs::kHeaderBytes};
     m.def("breadcrumb_regions", &crumb_regions_of, nb::arg(), nb::arg());
     m.def("read_breadcrumbs", &read_crumbs_of, nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-          nb::arg());
+          nb::arg(), nb::arg() = false);
 
     nb::class_<BoundMarks>(m, "GraphMarks")
         .def("launch", &BoundMarks::launch)

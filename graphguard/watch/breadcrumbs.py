@@ -1,7 +1,8 @@
 """Reading breadcrumbs: how far the replays of another process have got.
 
 A reading is a few system calls and copies only what is in use: a megabyte for a process with
-thousands of graphs, a few kilobytes for one with a dozen. So it may be polled.
+thousands of graphs, a few kilobytes for one with a dozen. So it may be polled. What takes time then
+is to tell of graphs that nobody replays, which :func:`read_breadcrumbs` can leave out.
 """
 
 from __future__ import annotations
@@ -97,18 +98,29 @@ class Breadcrumbs(msgspec.Struct, frozen=True):
     damaged: int = 0
 
 
-def read_breadcrumbs(path: str | os.PathLike[str]) -> tuple[CrumbState, ...]:
+def read_breadcrumbs(
+    path: str | os.PathLike[str], *, in_flight: bool = False
+) -> tuple[CrumbState, ...]:
     """Return how far the replays of a process have got, which may be running or gone.
+
+    Args:
+        path: The file.
+        in_flight: Whether to leave graphs out of which no replay is in flight. Where there are
+            thousands, this is what to poll.
 
     Raises:
         BlackBoxNotReady: If its process is opening the file just now.
         BlackBoxError: If it cannot be read or holds no breadcrumbs.
     """
-    return breadcrumbs_in(path).graphs
+    return breadcrumbs_in(path, in_flight=in_flight).graphs
 
 
-def breadcrumbs_in(path: str | os.PathLike[str]) -> Breadcrumbs:
+def breadcrumbs_in(path: str | os.PathLike[str], *, in_flight: bool = False) -> Breadcrumbs:
     """Return all that a file of breadcrumbs says.
+
+    Args:
+        path: The file.
+        in_flight: As in :func:`read_breadcrumbs`.
 
     Raises:
         BlackBoxNotReady: If its process is opening it just now.
@@ -121,7 +133,7 @@ def breadcrumbs_in(path: str | os.PathLike[str]) -> Breadcrumbs:
     except OSError as error:
         raise _unreadable(path, error) from error
     try:
-        found = _read(descriptor, path)
+        found = _read(descriptor, path, in_flight)
     except OSError as error:
         raise _unreadable(path, error) from error
     finally:
@@ -135,7 +147,7 @@ def breadcrumbs_in(path: str | os.PathLike[str]) -> Breadcrumbs:
     return Breadcrumbs(rank, world_size, pid, host, graphs, refused, damaged)
 
 
-def _read(descriptor: int, path: str | os.PathLike[str]) -> _core.CrumbContents:
+def _read(descriptor: int, path: str | os.PathLike[str], in_flight: bool) -> _core.CrumbContents:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise _no_breadcrumbs(path, "it is not a regular file")
@@ -152,7 +164,7 @@ def _read(descriptor: int, path: str | os.PathLike[str]) -> _core.CrumbContents:
     graphs, texts, texts_of_marks, numbers = (
         os.pread(descriptor, nbytes, offset) for offset, nbytes in regions
     )
-    return _core.read_breadcrumbs(header, graphs, texts, texts_of_marks, numbers)
+    return _core.read_breadcrumbs(header, graphs, texts, texts_of_marks, numbers, in_flight)
 
 
 def _unreadable(path: str | os.PathLike[str], error: OSError) -> BlackBoxError:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from graphguard.batch import BatchDescriptor
 from graphguard.breadcrumbs import telling
 from graphguard.breadcrumbs.marking import CudaMarker, describe, marks_of
 from graphguard.breadcrumbs.process import Breadcrumbs, open_breadcrumbs
-from graphguard.batch import BatchDescriptor
 from graphguard.graphs.contents import kept
 from graphguard.recorders import graph_marks, graph_nodes
 from graphguard.signature import CollectiveCall, GraphKey, Signature
@@ -119,9 +119,7 @@ def test_what_was_recorded_names_the_calls(torch: Torch, crumbs: Breadcrumbs) ->
     assert state.next_call == "all_gather of 8 float16 over tp:0[0-1]"
 
 
-def test_calls_that_do_not_fit_the_kernels_are_not_named(
-    torch: Torch, crumbs: Breadcrumbs
-) -> None:
+def test_calls_that_do_not_fit_the_kernels_are_not_named(torch: Torch, crumbs: Breadcrumbs) -> None:
     graph = torch.capture()
     for calls in ((call("all_gather", 8), call("all_reduce", 8)), (call("all_reduce", 8),)):
         describe(graph, Signature(GraphKey("a"), BatchDescriptor.of(4, 2), collectives=calls))

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from graphguard import BatchDescriptor, Session, install, record, uninstall
 from graphguard.breadcrumbs import process, telling
 from graphguard.errors import CaptureError
 from graphguard.graphs.emulated import EmulatedGraph, capture
 from graphguard.watch.breadcrumbs import CrumbState, read_breadcrumbs
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
 BATCH = BatchDescriptor.of(4, 2)
 

@@ -79,6 +79,14 @@ def test_a_replay_is_followed_from_call_to_call(crumbs: Breadcrumbs) -> None:
     assert str(only(crumbs)) == "target/full 4x2: 1 replays, none in flight"
 
 
+def test_graphs_that_nobody_replays_can_be_left_out(crumbs: Breadcrumbs) -> None:
+    add(crumbs, "idle")
+    add(crumbs, "busy").launch()
+    (state,) = read_breadcrumbs(crumbs.path, in_flight=True)
+    assert state.next_call == "busy"
+    assert len(read_breadcrumbs(crumbs.path)) == 2
+
+
 def test_texts_that_are_not_one_for_each_mark_leave_what_was_known(crumbs: Breadcrumbs) -> None:
     marks = add(crumbs, "first", "second")
     marks.describe("name", 1, [])
