@@ -46,8 +46,9 @@ def marker(fake: FakeDriver, crumbs: Breadcrumbs) -> CudaMarker:
 class Capture:
     """A graph that is being captured: matmul, all-reduce, matmul, all-gather, matmul, in a row."""
 
-    def __init__(self, fake: FakeDriver) -> None:
+    def __init__(self, fake: FakeDriver, marker: CudaMarker) -> None:
         self.fake = fake
+        self.marker = marker
         self.graph = fake.graph()
         self.owner = Graph()
         matmul, reduce, gather = map(fake.function, ("matmul", ALL_REDUCE, ALL_GATHER))
@@ -57,6 +58,9 @@ class Capture:
             fake.add_edge(fake.node(self.graph, place), fake.node(self.graph, place + 1))
         self.reduce, self.gather = fake.node(self.graph, 1), fake.node(self.graph, 3)
         fake.capture(STREAM, 42, self.graph)
+
+    def mark(self, kind: int = KERNEL) -> None:
+        self.marker.mark(self.owner, self.graph, 2, kind)
 
     @property
     def marks(self) -> Marks:
@@ -71,7 +75,7 @@ class Capture:
 
 @pytest.fixture
 def capture(fake: FakeDriver, marker: CudaMarker) -> Capture:
-    return Capture(fake)
+    return Capture(fake, marker)
 
 
 def only(crumbs: Breadcrumbs) -> CrumbState:
@@ -199,7 +203,6 @@ REFUSED = (
 @pytest.mark.parametrize("function", REFUSED)
 def test_whatever_the_driver_refuses_the_capture_goes_on_without_marks(
     fake: FakeDriver,
-    marker: CudaMarker,
     crumbs: Breadcrumbs,
     capture: Capture,
     function: str,
@@ -207,14 +210,14 @@ def test_whatever_the_driver_refuses_the_capture_goes_on_without_marks(
 ) -> None:
     fake.refuse(function)
     for _ in range(2):
-        marker.mark(capture.owner, capture.graph, 2)
+        capture.mark()
     assert marks_of(capture.owner) is None
     assert read_breadcrumbs(crumbs.path) == ()
     assert fake.num_nodes(capture.graph) == 5
     assert caplog.text.count("breadcrumbs are missing") == 1
 
     fake.refuse(function, every=0)
-    marker.mark(capture.owner, capture.graph, 2)
+    capture.mark()
     capture.launch()
     assert only(crumbs).finished == 1
 
@@ -230,21 +233,20 @@ def test_whatever_the_driver_refuses_the_capture_goes_on_without_marks(
 )
 def test_a_graph_that_got_some_of_its_marks_has_none_and_its_place_is_lost(
     fake: FakeDriver,
-    marker: CudaMarker,
     crumbs: Breadcrumbs,
     capture: Capture,
     kind: int,
     function: str,
 ) -> None:
     fake.refuse(function, every=2)
-    marker.mark(capture.owner, capture.graph, 2, kind)
+    capture.mark(kind)
     assert marks_of(capture.owner) is None
     assert fake.calls(function) == 2
     fake.refuse(function, every=0)
 
     # The mark that it got counts on, and must not count for another graph.
-    other = Capture(fake)
-    marker.mark(other.owner, other.graph, 2)
+    other = Capture(fake, capture.marker)
+    other.mark()
     fake.run(capture.graph)
     assert (only(crumbs).launched, only(crumbs).finished) == (0, 0)
 
@@ -263,7 +265,7 @@ def test_memory_is_mapped_once_and_the_kernel_loaded_once_for_each_context(
     for context in (0x100, 0x200, 0x100):
         fake.set_context(context)
         marker.prepare()
-        captured = Capture(fake)
+        captured = Capture(fake, marker)
         marker.mark(captured.owner, captured.graph, 2)
         captured.launch()
     assert fake.calls("cuMemHostRegister") == 1
@@ -276,7 +278,7 @@ def test_a_graph_that_is_captured_again_has_marks_of_its_new_capture(
 ) -> None:
     marker.mark(capture.owner, capture.graph, 2)
     capture.launch()
-    again = Capture(fake)
+    again = Capture(fake, marker)
     marker.mark(capture.owner, again.graph, 2)
 
     state = only(crumbs)
@@ -292,7 +294,7 @@ def test_the_place_of_a_graph_that_stands_still_is_not_used_again(
     marker.mark(capture.owner, capture.graph, 2)
     capture.launch(stuck=capture.gather)
     release(capture.owner)
-    other = Capture(fake)
+    other = Capture(fake, marker)
     marker.mark(other.owner, other.graph, 2)
 
     # What stood still goes on after all.

@@ -301,18 +301,22 @@ def _read_parts(content: bytes) -> None:
     problem, regions = _core.breadcrumb_regions(header, len(content))
     if problem:
         return
-    parts = [content[offset : offset + nbytes] for offset, nbytes in regions]
+    graphs_of, texts, of_marks, numbers = (
+        content[offset : offset + nbytes] for offset, nbytes in regions
+    )
+    parts = (graphs_of, texts, of_marks, numbers)
     assert [len(part) for part in parts] == [nbytes for _, nbytes in regions]
-    _, _, graphs, _, damaged = _core.read_breadcrumbs(header, *parts)
+    _, _, graphs, _, damaged = _core.read_breadcrumbs(header, graphs_of, texts, of_marks, numbers)
     assert len(graphs) + damaged <= GRAPHS
     for _, _, launched, finished, reached, marks, _, kind, _, _ in graphs:
         assert finished <= launched
         assert reached <= marks <= MARKS
         assert 0 <= kind <= EMULATED
     # Parts that were cut off while they were copied.
-    _core.read_breadcrumbs(header, *(part[: len(part) // 2] for part in parts))
+    half = tuple(part[: len(part) // 2] for part in parts)
+    _core.read_breadcrumbs(header, half[0], half[1], half[2], half[3])
     _core.read_breadcrumbs(header, b"", b"", b"", b"")
-    assert _core.read_breadcrumbs(b"", *parts)[0]
+    assert _core.read_breadcrumbs(b"", graphs_of, texts, of_marks, numbers)[0]
 
 
 _MASK = 2**64 - 1
