@@ -109,7 +109,8 @@ def _started() -> _core.Watchdog | None:
         return None
     box = process_box()
     if box is None:
-        logger().warning("stalls are not looked for: this process has no black box")
+        # Why not is said elsewhere, or was asked for.
+        logger().info("stalls are not looked for: this process has no black box")
         return None
     native = _core.Watchdog(
         box.ring,
