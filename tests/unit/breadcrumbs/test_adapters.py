@@ -72,11 +72,14 @@ def test_a_graph_of_cuda_core_is_marked_between_its_end_and_its_completion(
     marked: Marked, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     builder = Builder()
-    builder.graph_definition.handle = HANDLE  # type: ignore[misc]
+    builder.graph_definition.handle = HANDLE
     told: list[object] = []
-    monkeypatch.setattr(
-        contents, "contents_of_handle", lambda *_: told.extend(builder.told) or FOUND
-    )
+
+    def look(_handle: int) -> GraphContents:
+        told.extend(builder.told)
+        return FOUND
+
+    monkeypatch.setattr(contents, "contents_of_handle", look)
     with building(builder, "target", BATCH, session=session) as made:
         pass
     assert told == [("begin", "relaxed"), "end"]
