@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import itertools
 import os
 import sys
 import time
@@ -90,16 +91,20 @@ class Examiner:
         first: tuple[Stuck, ...] = known.stuck if known is not None else ()
         stacks_from = float("-inf")
         examined: Examined | None = None
+        suspect = self._task.suspect
         while time.monotonic() < self._until:
             began = time.monotonic()
             fresh = examined is None or began - stacks_from >= STACKS_AGAIN_SECONDS
-            seconds = examined.verdict.seconds if examined is not None else 0.0
+            told = suspect.watched_ns / 1e9
+            seconds = examined.verdict.seconds if examined is not None else told
             examined = examine(
                 self._task,
                 self._looks,
                 known_stacks=None if fresh or examined is None else examined.stacks,
                 may_be_slow=seconds < self._slow_seconds,
-                may_be_first_run=seconds < self._startup_seconds,
+                # The limit of a start-up allows for what is done for the first time.
+                may_be_first_run=seconds < self._startup_seconds
+                and suspect.kind not in ("startup", "capture"),
             )
             stacks_from = began if fresh else stacks_from
             stuck = stuck_of(examined.after, self._young_ns)
@@ -202,7 +207,7 @@ def close_what_is_not_given(arguments: Sequence[str]) -> None:
     """
     named = [
         following.partition(":")[0]
-        for option, following in zip(arguments, arguments[1:], strict=False)
+        for option, following in itertools.pairwise(arguments)
         if option in ("--lock-fd", "--ledger")
     ]
     kept = sorted({int(text) for text in named if text.isascii() and text.isdigit()})
