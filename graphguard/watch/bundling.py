@@ -13,7 +13,7 @@ from graphguard.watch.examination import Examined
 from graphguard.watch.examined_job import Task
 from graphguard.watch.telling import tell
 
-PATH_SECONDS = 0.4
+PATH_SECONDS = 0.8
 """How long the line waits for the name of the directory."""
 
 BUNDLE_SECONDS = 2.0

@@ -80,7 +80,7 @@ def examine(
 
     on_cuda = frozenset(state.pid for state in after if state.process.alive and _cuda(state))
     told = judged()
-    if sampling is not None and told.stall_class in _NEED_NATIVE:
+    if sampling is not None and not told.ranks:
         unsure = [
             each.state.pid
             for each in standings(before, after, stacks, on_cuda)
@@ -93,10 +93,6 @@ def examine(
         firsts = _first_runs(state for state in after if state.rank in told.ranks)
         told = judged(firsts) if firsts else told
     return Examined(before, after, stacks, told)
-
-
-_NEED_NATIVE = frozenset(StallClass) - {StallClass.PROCESS_DIED, StallClass.STOPPED}
-"""For these classes it matters what a library waits for that Python code has called."""
 
 
 class _Sampling:

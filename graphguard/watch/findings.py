@@ -9,11 +9,8 @@ import msgspec
 from graphguard.watch.case import Case, majority
 from graphguard.watch.stall import Evidence, StallClass
 from graphguard.watch.stall_words import doing, in_step, launch_words
-from graphguard.watch.standing import IDLE_SHARE, Standing
+from graphguard.watch.standing import Standing
 from graphguard.watch.wait_frames import Wait, program_frame
-
-BUSY_SHARE = 0.1
-"""One that could run and uses more than this computes. It may not be let run all the time."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -156,35 +153,6 @@ def _in_own_code(case: Case) -> Finding | None:
     return Finding(StallClass.HOST_STUCK, ranks, sentence + _others_wait(case, ranks))
 
 
-def _computes(case: Case) -> Finding | None:
-    """Without stacks that tell: one rank computes in a launch in which all others sleep."""
-    busy, idle = [], []
-    for each in case.waiting:
-        share = each.used_ns / each.between_ns if each.between_ns else None
-        if share is None or each.moves:
-            return None
-        unsure = each.seen.wait in (Wait.LIBRARY, Wait.NOT_TOLD)
-        if unsure and each.thread_state == "running" and share >= BUSY_SHARE:
-            busy.append(each)
-        elif each.thread_state != "running" and share <= IDLE_SHARE:
-            idle.append(each)
-    if not busy or not idle or len(busy) + len(idle) < len(case.waiting):
-        return None
-    ranks = tuple(each.rank for each in busy)
-    evidence = tuple(
-        Evidence(
-            f"its thread used {each.used_ns / 1e6:.0f} ms of {each.between_ns / 1e6:.0f} ms",
-            f"/proc/{each.state.pid}/task/{each.thread}",
-        )
-        for each in busy
-    )
-    sentence = (
-        f"{case.subject(ranks, 'computes', 'compute')} on the host{_where(busy)}, and the others "
-        f"sleep in their waits{_others_wait(case, ranks)}"
-    )
-    return Finding(StallClass.HOST_STUCK, ranks, sentence, evidence)
-
-
 def _diverged(case: Case) -> Finding | None:
     return _launched_differently(case) or _finished_by_some(case) or _called_differently(case)
 
@@ -314,6 +282,5 @@ _RULES: tuple[Callable[[Case], Finding | None], ...] = (
     _never_launched,
     _in_own_code,
     _diverged,
-    _computes,
     _device,
 )

@@ -35,7 +35,7 @@ def stall_line(told: StallVerdict, bundle: str) -> str:
         parts.append(f"it waits in {told.collective}")
     if told.not_known:
         parts.append(_cut(f"not known: {', '.join(told.not_known)}", _MAX_NOT_KNOWN))
-    parts.append(f"evidence: {bundle}" if bundle else "no evidence was kept")
+    parts.append(f"evidence: {bundle or 'being collected, beside the black boxes'}")
     return "; ".join(parts)
 
 

@@ -304,13 +304,23 @@ def test_a_thread_that_sleeps_in_what_python_calls_blames_nobody() -> None:
     assert any("no native frames" in each for each in told.not_known)
 
 
-def test_without_stacks_the_one_that_computes_while_the_others_sleep_is_named() -> None:
+def test_one_that_computes_while_others_sleep_is_not_blamed_for_that() -> None:
+    # Collectives in shared memory spin while they wait.
     after = [WAITS, rank(1, activity(), did=last(), cpu=0.29, state="running")]
     before = earlier([WAITS, rank(1, activity(), did=last(), cpu=0.0, state="running")])
-    told = judged(after, {}, before)
-    assert (told.stall_class, told.ranks) == ("host-stuck", (1,))
-    told = judged(after, {0: PEERS, 1: TORCH}, before)
-    assert (told.stall_class, told.ranks) == ("host-stuck", (1,))
+    assert judged(after, {}, before).ranks == ()
+    assert judged(after, {0: PEERS, 1: TORCH}, before).ranks == ()
+
+
+def test_a_rank_that_compiles_is_slow_whatever_the_one_does_that_waits_for_it() -> None:
+    compiles = (Frame("result", "/lib/concurrent/futures/_base.py", 1), *COMPILES)
+    states = [
+        rank(0, activity(), did=last(), cpu=0.29, state="running"),
+        rank(1, activity(), did=last()),
+    ]
+    before = earlier([rank(0, activity(), did=last(), state="running"), states[1]])
+    told = judged(states, {0: TORCH, 1: compiles}, before)
+    assert (told.stall_class, told.ranks) == ("slow", (1,))
 
 
 def test_a_rank_that_moves_is_not_blamed() -> None:
