@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from graphguard.blackbox.pulse import ActivityKind
 from graphguard.log import logger
+from graphguard.session import process_rank
 
 if TYPE_CHECKING:
     from graphguard._core import BlackBox as Ring
@@ -56,7 +57,10 @@ class Activities:
                 self.ring = self._box.ring
             from graphguard.watch import watchdog
 
-            watchdog.start()
+            if watchdog.start() and self._box is not None and process_rank()[1] > 1:
+                from graphguard.vllm.peers import Peers
+
+                Peers(self._box, lambda: self.steps).start()
         except Exception as error:  # noqa: BLE001 - vLLM must start without us
             logger().warning("stalls of this worker are not seen: %r", error)
 
