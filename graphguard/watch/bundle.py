@@ -117,6 +117,9 @@ def append(bundle: Path, what: str, **more: object) -> None:
     """
     entry = {"time": datetime.now(timezone.utc).isoformat(), "what": what, **more}
     line = msgspec.json.encode(entry, enc_hook=str) + b"\n"
+    if not bundle.is_dir():
+        # It would be made by the next call.
+        return
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with private_directory(bundle, follow_links=False) as opened:
@@ -175,4 +178,8 @@ def _close(
     }
     readme = contents.readme(__version__, host, made, str(kept.path))
     content = msgspec.json.format(msgspec.json.encode(index), indent=2)
-    kept.close({contents.README: readme.encode("utf-8", "replace"), contents.INDEX: content})
+    try:
+        kept.close({contents.INDEX: content, contents.README: readme.encode("utf-8", "replace")})
+    except OSError as error:
+        # The disk is full. What was collected before that is there.
+        log.logger().warning("the index of %s cannot be written: %s", kept.path, error.strerror)

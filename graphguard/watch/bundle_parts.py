@@ -28,6 +28,7 @@ from graphguard.watch.collectors import Absent, Collector
 from graphguard.watch.evidence_directory import EvidenceDirectory, NotKept, read_regular
 from graphguard.watch.ledger_summary import Ledger, LedgerUnreadable
 from graphguard.watch.process_environments import Environments
+from graphguard.watch.processes import ELSEWHERE, GONE
 from graphguard.watch.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Parts:
         self._samples = samples
         self._until = until
         self._log_file = log_file
-        self._pids = tuple(dict.fromkeys(state.pid for state in states if state.pid > 0))
+        self._pids, self._not_here = _processes_here(states)
         self._looked_at = threading.Event()
         self._environments = Environments(self._pids)
 
@@ -110,7 +111,7 @@ class Parts:
     # ---- stacks and verdict ----
 
     def _stacks_and_verdict(self) -> Sequence[str]:
-        missing: list[str] = []
+        missing = [f"stacks of process {pid}: {why}" for pid, why in self._not_here.items()]
         taken = self._samples
         if taken is None:
             seconds = min(STACKS_SECONDS, self._left())
@@ -120,7 +121,7 @@ class Parts:
             self._put_stacks(pid, each, "", missing)
         # Native stacks stop the processes: they are looked at first.
         self._looked_at.wait(min(_LOOK_SECONDS, self._left()))
-        alive = [pid for pid, each in taken.items() if each.threads]
+        alive = [pid for pid in self._pids if pid in taken and taken[pid].threads]
         if alive and self._left() > _LEAST_SECONDS:
             native = stacks.sample_native(alive, self._left() - _LEAST_SECONDS)
             for pid, each in native.items():
@@ -221,7 +222,7 @@ class Parts:
         finally:
             self._looked_at.set()
         self._put_json("processes.json", told, "what ps would say")
-        return ()
+        return [f"process {pid}: {why}" for pid, why in self._not_here.items()]
 
     def _environment(self) -> Sequence[str]:
         known = self._known()
@@ -286,3 +287,21 @@ class Parts:
 
     def _left(self) -> float:
         return max(0.0, self._until - time.monotonic())
+
+
+def _processes_here(states: Sequence[RankState]) -> tuple[tuple[int, ...], dict[int, str]]:
+    """Return the processes of ranks that can be looked at, and why the others cannot.
+
+    The id of a process that is gone, or of another machine or container, is that of another
+    process here, which is nobody's business.
+    """
+    here: dict[int, None] = {}
+    not_here: dict[int, str] = {}
+    for state in states:
+        if state.process.state == GONE:
+            not_here[state.pid] = "it is gone"
+        elif state.process.state == ELSEWHERE or state.pid <= 0:
+            not_here[state.pid] = "it is on another machine, or in another container"
+        else:
+            here[state.pid] = None
+    return tuple(here), not_here

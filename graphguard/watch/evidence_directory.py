@@ -102,12 +102,18 @@ class EvidenceDirectory:
             return tuple(sorted(self._files, key=lambda file: file.name))
 
     def close(self, last: dict[str, bytes]) -> None:
-        """Take nothing more but these files, for which there is always room."""
+        """Take nothing more but these files, which do not count.
+
+        Raises:
+            OSError: If they cannot be written.
+        """
         with self._lock:
             self._closed = True
-            for name, content in last.items():
-                self._write(name, content)
-            os.close(self._descriptor)
+            try:
+                for name, content in last.items():
+                    self._write(name, content)
+            finally:
+                os.close(self._descriptor)
 
     def seal(self) -> tuple[KeptFile, ...]:
         """Take nothing more, and return what has been put into it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from graphguard.watch import bundle, bundle_parts, stack_engines
 from graphguard.watch.evidence_directory import EvidenceDirectory, NotKept
 from graphguard.watch.ranks import RankState, rank_states
 from graphguard.watch.stack_model import ProcessStacks
-from tests.unit.watch.stuck_processes import running, wait_for_state
+from tests.unit.watch.stuck_processes import SLEEPER, running, wait_for_state
 
 RANK = """
 import os, sys, time
@@ -157,6 +158,33 @@ def test_a_rank_that_is_gone_is_named_and_the_rest_is_there(
     assert f"stacks of process {ranks[0].pid}" in missing["stacks"]
     assert (made / "stacks" / f"{ranks[1].pid}.txt").exists()
     assert len(list((made / "rings").iterdir())) == 2
+
+
+@pytest.mark.parametrize("where", ["gone", "elsewhere"])
+def test_a_process_that_has_the_id_of_a_rank_elsewhere_is_not_looked_at(
+    where: str, directory: Path, ranks: tuple[RankState, ...]
+) -> None:
+    with running(SLEEPER, NCCL_OF_A_STRANGER="his own") as stranger:
+        process = msgspec.structs.replace(ranks[0].process, pid=stranger, state=where, alive=False)
+        rank = msgspec.structs.replace(ranks[0], pid=stranger, process=process)
+        made = bundle.collect(directory, "job", [rank, ranks[1]], verdict_of, (), soon())
+    assert str(stranger) not in read(made / "processes.json")["processes"]
+    assert not (made / "stacks" / f"{stranger}.txt").exists()
+    assert "his own" not in (made / "environment.json").read_text()
+    missing = read(made / "index.json")["missing"]
+    assert f"process {stranger}: it is" in missing["stacks"]
+    assert f"process {stranger}: it is" in missing["processes"]
+
+
+def test_a_full_disk_costs_no_more_than_what_does_not_fit(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(EvidenceDirectory, "_write_in", full)
+    made = bundle.collect(directory, "job", [], verdict_of, (), soon(1.0))
+    assert list(made.iterdir()) == []
 
 
 def test_what_hangs_is_named_and_the_bundle_is_there_in_time(
