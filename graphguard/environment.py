@@ -179,6 +179,12 @@ STALL_LOG = Variable(
     "it, what the output of the processes goes to if that is a file",
     "",
 )
+STALL_COREDUMP = Variable(
+    "GRAPHGUARD_STALL_COREDUMP",
+    "0 or 1: whether processes that CUDA lets dump their GPUs on request are asked to at a stall; "
+    "that stops the GPUs and may write gigabytes",
+    "0",
+)
 BREADCRUMBS = Variable(
     "GRAPHGUARD_BREADCRUMBS",
     "0 or 1: whether captured graphs get marks that say how far a replay got",
@@ -208,6 +214,7 @@ VARIABLES = (
     SLOW_SECONDS,
     ON_STALL,
     STALL_LOG,
+    STALL_COREDUMP,
     BREADCRUMBS,
 )
 
@@ -429,6 +436,15 @@ def on_stall() -> tuple[str, str]:
 def stall_log() -> str:
     """Return the log file of the engine, or nothing."""
     return STALL_LOG.value or ""
+
+
+def core_dump_wanted() -> bool:
+    """Return whether GPUs are to be dumped at a stall.
+
+    Raises:
+        ConfigurationError: If the environment says neither 0 nor 1.
+    """
+    return _switched_on(STALL_COREDUMP)
 
 
 def breadcrumbs_wanted() -> bool:

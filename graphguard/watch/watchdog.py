@@ -16,6 +16,7 @@ from graphguard import _core, environment
 from graphguard.at_exit import at_exit
 from graphguard.blackbox.writer import process_box
 from graphguard.log import logger
+from graphguard.watch import faulthandler_floor
 
 if TYPE_CHECKING:
     from graphguard.blackbox.writer import BlackBox
@@ -127,6 +128,8 @@ def _started() -> _core.Watchdog | None:
     except OSError as error:
         logger().warning("stalls are not looked for: %s", error)
         return None
+    # Where nothing may read this process, it writes its stacks itself when it is asked.
+    faulthandler_floor.register(box)
     return native
 
 
