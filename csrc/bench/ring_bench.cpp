@@ -4,6 +4,7 @@
 // Prints JSON: for each number of records kept, the median nanoseconds of one call. "memcpy" puts a
 // record's bytes into the same ring; "ticks" is what a record's time costs, "clock_gettime" what it
 // would cost with the clock that everybody uses. "threads" is one record where several write.
+// "launch_record" is a record that begins or ends a launch, which the pulse tells too.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -31,6 +32,7 @@ constexpr std::array<std::uint32_t, 3> kCapacities = {256, 4096, 16384};
 struct Timings {
     double write = 0;
     double write_from_threads = 0;
+    double launch_record = 0;
     double memcpy = 0;
     double ticks = 0;
     double clock_gettime = 0;
@@ -87,6 +89,11 @@ Timings measure(std::uint32_t capacity) {
     Timings times;
     times.write = nanoseconds([&](std::size_t i) { writer.write(fields_of(i)); });
     times.write_from_threads = from_threads(writer);
+    times.launch_record = nanoseconds([&](std::size_t i) {
+        RecordFields fields = fields_of(i);
+        fields.event = i % 2 == 0 ? Event::kReplayBegin : Event::kReplayEnd;
+        writer.write(fields);
+    });
     times.ticks = nanoseconds([&](std::size_t) { checksum += clock.now(); });
     times.clock_gettime =
         nanoseconds([](std::size_t) { checksum += nanoseconds_of(CLOCK_MONOTONIC); });
@@ -113,6 +120,7 @@ int main() {
         const Timings times = measure(capacity);
         std::cout << separator << "{\"capacity\": " << capacity << ", \"write\": " << times.write
                   << ", \"write_from_threads\": " << times.write_from_threads
+                  << ", \"launch_record\": " << times.launch_record
                   << ", \"memcpy\": " << times.memcpy << ", \"ticks\": " << times.ticks
                   << ", \"clock_gettime\": " << times.clock_gettime << "}";
         separator = ", ";

@@ -97,14 +97,15 @@ void PulseWriter::begin(ActivityKind kind, std::uint64_t ticks,
     // An activity that is begun in another one's lane takes its place: the older one was left by an
     // error, or shows again in the process's other lanes.
     lane.began.store(0, kRelaxed);
-    std::atomic_thread_fence(std::memory_order_release);
-    lane.what.store(wide(kind) | wide(fields.role) << 16U | wide(fields.group) << 32U, kRelaxed);
-    lane.step.store(fields.step, kRelaxed);
-    lane.digest.store(fields.digest, kRelaxed);
-    lane.batch.store(wide(fields.num_reqs) | wide(fields.query_len) << 32U, kRelaxed);
-    lane.rest.store(wide(fields.num_tokens) | wide(fields.phase) << 32U, kRelaxed);
-    lane.thread.store(thread_id(), kRelaxed);
-    lane.watched.store(0, kRelaxed);
+    // Each is released, so that whoever sees one of them no longer sees what began before.
+    constexpr auto kAfter = std::memory_order_release;
+    lane.what.store(wide(kind) | wide(fields.role) << 16U | wide(fields.group) << 32U, kAfter);
+    lane.step.store(fields.step, kAfter);
+    lane.digest.store(fields.digest, kAfter);
+    lane.batch.store(wide(fields.num_reqs) | wide(fields.query_len) << 32U, kAfter);
+    lane.rest.store(wide(fields.num_tokens) | wide(fields.phase) << 32U, kAfter);
+    lane.thread.store(thread_id(), kAfter);
+    lane.watched.store(0, kAfter);
     lane.began.store(ticks == 0 ? 1 : ticks, std::memory_order_release);
 }
 

@@ -16,6 +16,7 @@ from graphguard import _core, environment
 from graphguard.at_exit import at_exit
 from graphguard.blackbox.writer import process_box
 from graphguard.log import logger
+from graphguard.watch import faulthandler_floor
 
 if TYPE_CHECKING:
     from graphguard.blackbox.writer import BlackBox
@@ -109,7 +110,8 @@ def _started() -> _core.Watchdog | None:
         return None
     box = process_box()
     if box is None:
-        logger().warning("stalls are not looked for: this process has no black box")
+        # Why not is said elsewhere, or was asked for.
+        logger().info("stalls are not looked for: this process has no black box")
         return None
     native = _core.Watchdog(
         box.ring,
@@ -126,6 +128,8 @@ def _started() -> _core.Watchdog | None:
     except OSError as error:
         logger().warning("stalls are not looked for: %s", error)
         return None
+    # Where nothing may read this process, it writes its stacks itself when it is asked.
+    faulthandler_floor.register(box)
     return native
 
 
