@@ -276,10 +276,10 @@ class Watcher:
         def stall() -> Bundle | None:
             return own_stall(directory, since_ns, ledger.segment.job, ranks)
 
-        def step() -> int:
-            return min(ledger.native.passed(place) for place in range(len(ledger.ranks)))
+        def steps() -> list[tuple[int, int]]:
+            return [(rank, ledger.native.passed(place)) for place, rank in enumerate(ranks)]
 
-        return NodeStalls(store, agreement.name, mine, nodes, own_stall=stall, step=step)
+        return NodeStalls(store, agreement.name, mine, nodes, own_stall=stall, steps=steps)
 
 
 def _nodes(members: Sequence[Member]) -> list[list[int]]:

@@ -65,7 +65,10 @@ def _rank(state: RankState) -> dict[str, Any]:
         "counted_from": state.counted_from,
         "missed": state.missed,
         "note": state.note or None,
-        "breadcrumbs": [msgspec.to_builtins(crumb) for crumb in state.crumbs],
+        "breadcrumbs": [
+            {**msgspec.to_builtins(crumb), "digest": f"{crumb.digest:016x}"}
+            for crumb in state.crumbs
+        ],
         "closed": state.closed,
     }
 

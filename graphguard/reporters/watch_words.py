@@ -111,11 +111,20 @@ def slow(state: RankState) -> str:
     if under_way is None or under_way.age_ns < SLOW_NS or state.pulse is None:
         return ""
     text = f"rank {state.rank}: {activity(under_way)} for {duration(under_way.age_ns)}"
+    text += reached(state, under_way)
     if state.pulse.extended_ns:
         why = state.pulse.extended_why or "no reason given"
         return f"{text}: {why}, {duration(state.pulse.extended_ns)} left"
     limit = limit_ns(state.pulse, under_way)
     return f"{text}, {'longer than' if under_way.age_ns >= limit else 'of'} {duration(limit)}"
+
+
+def reached(state: RankState, under_way: Activity) -> str:
+    """Return how far a replay got, where its graph has breadcrumbs."""
+    for crumb in state.crumbs:
+        if under_way.kind == "replay" and crumb.digest == under_way.digest and crumb.next_call:
+            return f", in call {crumb.reached + 1} of {crumb.positions} ({crumb.next_call})"
+    return ""
 
 
 def bundle(bundle: Bundle, view: View) -> str:

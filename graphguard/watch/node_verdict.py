@@ -39,14 +39,15 @@ class NodeView(msgspec.Struct, frozen=True):
     Attributes:
         node: What it is called: ``host-a (ranks 0-3)``.
         seen: Whether it sees a stall.
-        step: The last step of the group that all its ranks have published; None if not known.
+        steps: Its ranks, each with the last step of the group that it has published, as far as
+            that is known.
         verdict: What it says of the stall.
         why: Why that is not known.
     """
 
     node: str
     seen: Seen
-    step: int | None
+    steps: tuple[tuple[int, int], ...]
     verdict: ToldVerdict | None = None
     why: str = ""
 
@@ -57,13 +58,13 @@ class Joined(msgspec.Struct, frozen=True):
     Attributes:
         stall_class: The class that explains most; empty if no node gives one.
         ranks: The ranks that are blamed.
-        behind: Nodes that have come to an earlier step of the group than others.
+        behind: Ranks that have come to an earlier step of the group than others.
         sentence: All of it in words.
     """
 
     stall_class: str
     ranks: tuple[int, ...]
-    behind: tuple[str, ...]
+    behind: tuple[int, ...]
     sentence: str
 
 
@@ -71,7 +72,8 @@ def joined(group: str, views: Sequence[NodeView]) -> Joined:
     """Join what the nodes say.
 
     A rank is blamed if a node that it is on blames it by the class that explains most. What the
-    others say of their own waiting ranks does not count against that.
+    others say of their own waiting ranks does not count against that. If no node blames a rank,
+    those are blamed that have not come to the step that the others are in.
     """
     stalled = [view for view in views if view.seen is Seen.STALL]
     by_class: dict[str, set[int]] = {}
@@ -82,30 +84,33 @@ def joined(group: str, views: Sequence[NodeView]) -> Joined:
     found = [name for name in order if name in by_class]
     # A class without ranks explains nothing that one with ranks does not explain better.
     stall_class = next((name for name in found if by_class[name]), found[0] if found else "")
-    ranks = tuple(sorted(by_class.get(stall_class, ())))
-    behind = _behind(views)
-    return Joined(stall_class, ranks, behind, _sentence(group, views, stall_class, ranks, behind))
+    blamed = tuple(sorted(by_class.get(stall_class, ())))
+    behind = _behind(stalled, views)
+    sentence = _sentence(group, views, _blamed(stall_class, blamed, behind))
+    return Joined(stall_class, blamed or tuple(behind), tuple(behind), sentence)
 
 
-def _behind(views: Sequence[NodeView]) -> tuple[str, ...]:
-    steps = [view.step for view in views if view.step is not None]
-    if len(set(steps)) < 2:
-        return ()
-    return tuple(view.node for view in views if view.step is not None and view.step < max(steps))
+def _behind(stalled: Sequence[NodeView], views: Sequence[NodeView]) -> dict[int, int]:
+    """Return the ranks that have not come to the step that others are stuck in, and their steps."""
+    reached = max((step for view in stalled for _, step in view.steps), default=0)
+    return {rank: step for view in views for rank, step in sorted(view.steps) if step < reached}
 
 
-def _sentence(
-    group: str,
-    views: Sequence[NodeView],
-    stall_class: str,
-    ranks: tuple[int, ...],
-    behind: tuple[str, ...],
-) -> str:
+def _blamed(stall_class: str, blamed: Sequence[int], behind: dict[int, int]) -> str:
+    told = []
+    if blamed:
+        told.append(f"{ranks_text(blamed)} {agree(blamed, 'is', 'are')} blamed ({stall_class})")
+    if behind:
+        steps = sorted(set(behind.values()))
+        where = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+        ranks = sorted(behind)
+        told.append(f"{ranks_text(ranks)} {agree(ranks, 'is', 'are')} behind, at {where}")
+    return "; ".join(told) or "no rank is blamed"
+
+
+def _sentence(group: str, views: Sequence[NodeView], blamed: str) -> str:
     parts = []
-    for seen, words in (
-        (Seen.STALL, "a stall"),
-        (Seen.NO_STALL, "none"),
-    ):
+    for seen, words in ((Seen.STALL, "a stall"), (Seen.NO_STALL, "none")):
         names = [view.node for view in views if view.seen is seen]
         if names:
             parts.append(f"{', '.join(names)} {agree(names, 'sees', 'see')} {words}")
@@ -121,11 +126,4 @@ def _sentence(
     ]
     if verdicts:
         parts.append(f"verdicts: {', '.join(verdicts)}")
-    if behind:
-        steps = {view.node: view.step for view in views}
-        parts.append("behind: " + ", ".join(f"{node} at step {steps[node]}" for node in behind))
-    if ranks:
-        parts.append(f"{ranks_text(ranks)} {agree(ranks, 'is', 'are')} blamed ({stall_class})")
-    else:
-        parts.append("no rank is blamed")
-    return f"{group}: {'; '.join(parts)}"
+    return f"{group}: {'; '.join([*parts, blamed])}"

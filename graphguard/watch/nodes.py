@@ -63,13 +63,13 @@ class StallPost(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         pid: The process that posts. One of an earlier life of the group was another one.
         beat: Grows with each post.
-        step: The last step of the group that all ranks of the node have published.
+        steps: The ranks of the group on the node, each with the last step that it has published.
         stall: The stall that is going on there, or None.
     """
 
     pid: _Number
     beat: _Number
-    step: _Number
+    steps: Annotated[tuple[tuple[_Number, _Number], ...], Meta(max_length=MAX_RANKS)]
     stall: ToldVerdict | None
 
 
@@ -119,7 +119,8 @@ class NodeStalls:
         node: The number of this node.
         nodes: What each node is called, and the process that posts for it.
         own_stall: Returns the bundle of the stall that is going on on this node, or None.
-        step: Returns the last step that all ranks of this node have published.
+        steps: Returns the ranks of the group on this node, each with the last step that it has
+            published.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class NodeStalls:
         nodes: Sequence[tuple[str, int]],
         *,
         own_stall: Callable[[], Bundle | None],
-        step: Callable[[], int],
+        steps: Callable[[], Sequence[tuple[int, int]]],
     ) -> None:
         self._store = store
         self._group = group
@@ -143,7 +144,7 @@ class NodeStalls:
         }
         self._turn = list(self._peers)
         self._own_stall = own_stall
-        self._step = step
+        self._steps = steps
         self._pid = os.getpid()
         self._beat = 0
         self._asking: _Asking | None = None
@@ -199,7 +200,7 @@ class NodeStalls:
     def _ask(self) -> None:
         self._beat += 1
         verdict = _bounded(self._bundle.verdict) if self._bundle and self._bundle.verdict else None
-        post = StallPost(self._pid, self._beat, max(0, self._step()), verdict)
+        post = StallPost(self._pid, self._beat, self._own_steps(), verdict)
         reads: list[str] = []
         if self._bundle is not None:
             reads = self._turn[:MAX_READS]
@@ -253,20 +254,22 @@ class NodeStalls:
             logger().error("STALL on several nodes: %s", printable(together.sentence))
 
     def _own_view(self, bundle: Bundle) -> NodeView:
-        if bundle.verdict is None:
-            return NodeView(self._name, Seen.STALL, self._step(), None, bundle.problem)
-        return NodeView(self._name, Seen.STALL, self._step(), _bounded(bundle.verdict))
+        verdict = None if bundle.verdict is None else _bounded(bundle.verdict)
+        return NodeView(self._name, Seen.STALL, self._own_steps(), verdict, bundle.problem)
+
+    def _own_steps(self) -> tuple[tuple[int, int], ...]:
+        return tuple((rank, max(0, step)) for rank, step in self._steps()[:MAX_RANKS])
 
     def _view(self, peer: _Peer) -> NodeView:
         post = peer.post
         if post is not None and post.stall is not None and peer.beats > 0:
-            return NodeView(peer.name, Seen.STALL, post.step, post.stall)
+            return NodeView(peer.name, Seen.STALL, post.steps, post.stall)
         if post is not None and peer.beats > 0:
-            return NodeView(peer.name, Seen.NO_STALL, post.step)
+            return NodeView(peer.name, Seen.NO_STALL, post.steps)
         why = self._problem
         if not why:
             why = "it has never posted" if post is None else "it does not post any more"
-        return NodeView(peer.name, Seen.NOT_KNOWN, post.step if post else None, None, why)
+        return NodeView(peer.name, Seen.NOT_KNOWN, post.steps if post else (), None, why)
 
 
 def own_stall(directory: Path, since_ns: int, job: str, ranks: Sequence[int]) -> Bundle | None:

@@ -21,7 +21,7 @@ def test_nodes_tell_each_other_whom_they_blame(tmp_path: Path) -> None:
         assert [each["seen"] for each in found["nodes"]] == ["stall", "stall"]
         ranks = [each["node"].partition(" ")[2] for each in found["nodes"]]
         assert ranks == ["(ranks 0)", "(ranks 1)"]
-        assert [each["step"] for each in found["nodes"]] == [2, 2]
+        assert [each["steps"] for each in found["nodes"]] == [[[0, 2]], [[1, 2]]]
         assert found["behind"] == []
         assert found["sentence"].endswith("rank 1 is blamed (host-stuck)")
     for rank in (0, 1):

@@ -10,6 +10,7 @@ import pytest
 
 from graphguard.reporters import watch, watch_json
 from graphguard.reporters.live import Screen
+from graphguard.watch.breadcrumbs import CrumbState
 from graphguard.watch.bundles import ToldVerdict
 from graphguard.watch.view import View
 from tests.unit.watch.rank_views import NOW, SECOND, activity, bundle, last, pulse, rank
@@ -121,6 +122,18 @@ def test_what_is_slow_says_why_and_for_how_long_it_may() -> None:
 
     assert "slow" in text
     assert "  rank 0: step execute_model for 7.0 s: compiling, 53.0 s left\n" in text
+
+
+def test_a_replay_with_breadcrumbs_says_which_call_it_is_in() -> None:
+    crumb = CrumbState("target/full 16x2", 0xABCD, 9, 8, 3, 12, "all_reduce of 8 float16 over tp")
+    other = CrumbState("drafter/full 16x1", 0x12, 9, 8, 0, 2, "broadcast")
+    state = rank(0, pulse=pulse(activity(seconds=6)), crumbs=(other, crumb))
+    view = View(NOW, (state,))
+
+    told = "6.0 s, in call 4 of 12 (all_reduce of 8 float16 over tp), longer than 5.0 s"
+    assert f"  rank 0: replay of target 16x2 for {told}\n" in watch.render(view, 160)
+    crumbs = json.loads(watch_json.render(view))["ranks"][0]["breadcrumbs"]
+    assert [each["digest"] for each in crumbs] == [f"{0x12:016x}", f"{0xABCD:016x}"]
 
 
 def test_a_rank_that_is_gone_says_what_it_was_in() -> None:

@@ -40,10 +40,15 @@ class Node:
         self.folder = folder / f"node{number}"
         self.folder.mkdir(0o700)
         self.step = 41
+        self.number = number
         told = list(zip(NAMES, pids or [os.getpid()] * 2, strict=True))
         self.stalls = NodeStalls(
-            cast(Store, store), "0[0-3]", number, told, own_stall=self.stall, step=lambda: self.step
+            cast(Store, store), "0[0-3]", number, told, own_stall=self.stall, steps=self.steps
         )
+
+    def steps(self) -> list[tuple[int, int]]:
+        first = 2 * self.number
+        return [(first, 41), (first + 1, self.step)]
 
     def stall(self) -> Bundle | None:
         return next((each for each in bundles(self.folder) if not each.over), None)
@@ -110,10 +115,10 @@ def test_a_node_that_sees_none_says_so_and_how_far_it_came(tmp_path: Path) -> No
 
     found = told(path)
     assert [each["seen"] for each in found["nodes"]] == ["stall", "no stall"]
-    assert found["behind"] == [NAMES[1]]
+    assert (found["behind"], found["ranks"], found["stall_class"]) == ([3], [3], "device")
+    assert found["nodes"][1]["steps"] == [[2, 41], [3, 40]]
     assert "host-b (ranks 2-3) sees none" in found["sentence"]
-    assert "behind: host-b (ranks 2-3) at step 40" in found["sentence"]
-    assert found["sentence"].endswith("no rank is blamed")
+    assert found["sentence"].endswith("rank 3 is behind, at step 40")
     assert list(other.folder.iterdir()) == []
 
 
@@ -222,7 +227,7 @@ def test_a_node_that_sees_it_later_is_added(tmp_path: Path) -> None:
     one, other = Node(store, 0, tmp_path), Node(store, 1, tmp_path)
     path = one.stuck(WAITS)
     poll(one, other, until=(path / "nodes.json").exists)
-    assert told(path)["ranks"] == []
+    assert told(path)["sentence"].endswith("no rank is blamed")
     other.stuck(STUCK)
     poll(one, other, until=lambda: told(path)["ranks"] == [3])
 
@@ -265,9 +270,33 @@ def test_the_class_that_explains_most_names_the_ranks(
     classes: list[tuple[str, tuple[int, ...]]], stall_class: str, ranks: tuple[int, ...]
 ) -> None:
     views = [
-        NodeView(f"host-{place}", Seen.STALL, 41, ToldVerdict(name, ranks=blamed))
+        NodeView(f"host-{place}", Seen.STALL, (), ToldVerdict(name, ranks=blamed))
         for place, (name, blamed) in enumerate(classes)
     ]
     together = joined("tp", views)
 
     assert (together.stall_class, together.ranks) == (stall_class, ranks)
+
+
+def test_ranks_behind_are_named_with_their_steps() -> None:
+    waits = ToldVerdict("device", waiting=(0, 1))
+    views = [
+        NodeView("a", Seen.STALL, ((0, 41), (1, 41)), waits),
+        NodeView("b", Seen.NO_STALL, ((2, 40), (3, 38))),
+        NodeView("c", Seen.NOT_KNOWN, (), None, "it has never posted"),
+    ]
+
+    assert joined("tp", views).ranks == (2, 3)
+    assert joined("tp", views).sentence == (
+        "tp: a sees a stall; b sees none; of c nothing is known (it has never posted); "
+        "verdicts: a: device; ranks 2-3 are behind, at steps 38 to 40"
+    )
+
+
+def test_a_node_that_goes_on_alone_is_not_what_the_others_wait_for() -> None:
+    views = [
+        NodeView("a", Seen.STALL, ((0, 41),), ToldVerdict("device", waiting=(0,))),
+        NodeView("b", Seen.NO_STALL, ((1, 57),)),
+    ]
+
+    assert joined("tp", views).ranks == ()
