@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from graphguard import manifest
+from graphguard.breadcrumbs.files import beside
 from graphguard.watch import (
     bundle_contents as contents,
 )
@@ -173,11 +174,8 @@ class Parts:
         return self._copy(there, "manifests", MANIFESTS_BYTES, "manifest")
 
     def _breadcrumbs(self) -> Sequence[str]:
-        paths = []
-        for state in self._states:
-            name = f"breadcrumbs.rank{state.rank}.{state.pid}.crumbs"
-            paths.append(Path(state.ring).parent / name)
-        there = [path for path in dict.fromkeys(paths) if path.exists()]
+        found = [beside(state.ring) for state in self._states]
+        there = list(dict.fromkeys(path for path in found if path is not None))
         if not there:
             raise Absent("these ranks leave no breadcrumbs (GRAPHGUARD_BREADCRUMBS=1)")
         return self._copy(there, "breadcrumbs", CRUMBS_BYTES, "breadcrumbs")

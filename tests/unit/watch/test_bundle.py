@@ -15,12 +15,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from graphguard import manifest
+from graphguard.agreement.segment import Segment
 from graphguard.blackbox import choosing
 from graphguard.errors import BlackBoxError
-from graphguard.watch import bundle, bundle_parts, stack_engines
+from graphguard.manifest import Manifest
+from graphguard.watch import bundle, bundle_parts, ledger_summary, stack_engines
 from graphguard.watch.evidence_directory import EvidenceDirectory, NotKept
+from graphguard.watch.ledger_summary import Ledger
 from graphguard.watch.ranks import RankState, rank_states
 from graphguard.watch.stack_model import ProcessStacks
+from tests.unit.agreement.ledgers import Place
 from tests.unit.watch.stuck_processes import SLEEPER, running, wait_for_state
 
 RANK = """
@@ -111,6 +116,38 @@ def test_a_bundle_holds_the_evidence_of_all_ranks(
         process = read(made / "processes.json")["processes"][str(state.pid)]
         assert process["status"]["Threads"]
     assert "graphguard diagnose --bundle" in (made / "README.txt").read_text()
+
+
+def test_what_lies_beside_the_rings_is_copied_with_the_ledger_and_the_log(
+    directory: Path,
+    ranks: tuple[RankState, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crumbs = directory / f"breadcrumbs.rank1.{ranks[1].pid}.crumbs"
+    crumbs.write_bytes(b"how far")
+    manifest.write(Manifest(0, 2, ()), directory)
+    manifest.write(Manifest(7, 8, ()), directory)
+    log = tmp_path / "engine.log"
+    log.write_text("INFO 11-21 10:00:00 [x.py:1] last healthy step\nthe prompt of a user\n")
+    monkeypatch.setenv("GRAPHGUARD_STALL_LOG", str(log))
+    segment = Segment.create(2)
+    try:
+        Place(segment, 0, enforces=False).propose(0)
+        ledger = Ledger(segment.descriptor, segment.size, "tp:0", (0, 1))
+        made = bundle.collect(directory, "job", ranks, verdict_of, [ledger], soon())
+    finally:
+        segment.remove_name()
+        segment.close()
+    assert (made / "breadcrumbs" / crumbs.name).read_bytes() == b"how far"
+    assert [path.name for path in (made / "manifests").iterdir()] == ["manifest.rank0.json"]
+    (told,) = read(made / "ledger.json")["ledgers"]
+    assert told["group"] == "tp:0"
+    assert [rank["passed"] for rank in told["ranks"]] == [1, 0]
+    assert told["behind"] == [1]
+    assert ledger_summary.summarise((made / "ledgers" / "0.ledger").read_bytes()).num_ranks == 2
+    assert "last healthy step" in (made / "log-tail.txt").read_text()
+    assert "prompt of a user" not in (made / "log-tail.txt").read_text()
 
 
 def test_all_of_a_bundle_is_private(directory: Path, ranks: tuple[RankState, ...]) -> None:
