@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -17,10 +18,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from graphguard import environment, log
-from graphguard.blackbox.directory import FILE_MODE, private_directory, refused
+from graphguard.blackbox.directory import (
+    FILE_MODE,
+    default_directory,
+    private_directory,
+    refused,
+)
 from graphguard.errors import ConfigurationError
 from graphguard.version import __version__
 from graphguard.watch import bundle_contents as contents
+from graphguard.watch.bundle_contents import is_bundle_name
 from graphguard.watch.bundle_parts import Parts
 from graphguard.watch.collectors import Account, Became, run
 from graphguard.watch.evidence_directory import EvidenceDirectory
@@ -30,14 +37,18 @@ if TYPE_CHECKING:
     from graphguard.watch.ranks import RankState
     from graphguard.watch.stack_model import ProcessStacks
 
+__all__ = ["append", "collect", "is_bundle_name"]
+
 MAX_BYTES = 64 * 2**20
 SECONDS = 2.0
+KEPT_BUNDLES = 8
+"""How many bundles stay in the default directory."""
+
 _TO_CLOSE = 0.15
 """Seconds of the deadline that are kept for the index."""
 
 _MAX_AFTERWARDS = 2**20
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
-_BUNDLE = re.compile(r"stall-\d{8}T\d{6}Z-[A-Za-z0-9._-]+")
 
 
 def collect(  # noqa: PLR0917 - whoever calls it has all of these
@@ -91,6 +102,8 @@ def collect(  # noqa: PLR0917 - whoever calls it has all of these
         # Last, because it stops the GPUs.
         accounts += run([parts.core_dump()], max(until, time.monotonic() + _TO_CLOSE / 2))
     _close(kept, job, made.isoformat(), accounts, began)
+    if directory == default_directory():
+        _remove_old(directory)
     return kept.path
 
 
@@ -117,9 +130,12 @@ def append(bundle: Path, what: str, **more: object) -> None:
         log.logger().warning("cannot add to the evidence in %s: %s", bundle, error.strerror)
 
 
-def is_bundle_name(name: str) -> bool:
-    """Return whether a directory of this name is an evidence bundle."""
-    return _BUNDLE.fullmatch(name) is not None
+def _remove_old(directory: Path) -> None:
+    """Remove all bundles but the newest from the directory that all runs of a user share."""
+    names = sorted(name for name in os.listdir(directory) if is_bundle_name(name))
+    for name in names[:-KEPT_BUNDLES]:
+        # Links within a bundle are removed and not followed.
+        shutil.rmtree(directory / name, ignore_errors=True)
 
 
 def _core_dump_wanted() -> bool:

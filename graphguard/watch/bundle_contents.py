@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 FORMAT = 1
 INDEX = "index.json"
 VERDICT = "verdict.json"
@@ -11,6 +13,8 @@ AFTERWARDS = "afterwards.jsonl"
 LOG_TAIL = "log-tail.txt"
 LEDGERS = "ledger.json"
 STACKS = "stacks"
+
+_BUNDLE = re.compile(r"stall-\d{8}T\d{6}Z-[A-Za-z0-9._-]+", re.ASCII)
 
 _README = """\
 Evidence of a stall, collected by graphguard {version} on {host} at {made}.
@@ -41,6 +45,11 @@ Not every file is there: index.json says which are not, and why.
 Values of variables that may be secret, texts and token ids are left out. Names of graphs and
 notes that the program gave itself stand in the rings as they are. Look before you publish it.
 """
+
+
+def is_bundle_name(name: str) -> bool:
+    """Return whether a directory of this name is an evidence bundle."""
+    return _BUNDLE.fullmatch(name) is not None
 
 
 def readme(version: str, host: str, made: str, path: str) -> str:

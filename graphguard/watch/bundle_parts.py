@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from graphguard.watch import (
 from graphguard.watch.collectors import Absent, Collector
 from graphguard.watch.evidence_directory import EvidenceDirectory, NotKept, read_regular
 from graphguard.watch.ledger_summary import Ledger, LedgerUnreadable
+from graphguard.watch.process_environments import Environments
 from graphguard.watch.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ STACKS_SECONDS = 0.9
 RAS_SECONDS = 1.0
 _LEAST_SECONDS = 0.1
 _LOOK_SECONDS = 0.3
+_ENVIRONMENT_SECONDS = 0.4
 
 
 class Parts:
@@ -84,10 +85,7 @@ class Parts:
         self._log_file = log_file
         self._pids = tuple(dict.fromkeys(state.pid for state in states if state.pid > 0))
         self._looked_at = threading.Event()
-        self._environments: dict[int, dict[str, str]] = {}
-        self._redactor = Redactor()
-        self._environment_lock = threading.Lock()
-        self._environment_read = False
+        self._environments = Environments(self._pids)
 
     def collectors(self) -> list[Collector]:
         """Return what there is to collect."""
@@ -131,7 +129,7 @@ class Parts:
 
     def _verdict(self, taken: Mapping[int, ProcessStacks], missing: list[str]) -> None:
         try:
-            verdict = msgspec.to_builtins(self._verdict_fn(taken))
+            verdict = self._redacted().tree(msgspec.to_builtins(self._verdict_fn(taken)))
         except Exception as error:  # noqa: BLE001 - the evidence is worth having without it
             missing.append(f"verdict: {error!r}")
             return
@@ -226,10 +224,10 @@ class Parts:
         return ()
 
     def _environment(self) -> Sequence[str]:
-        redactor = self._redacted()
-        told = environment_record.record(self._pids, self._environments, redactor)
+        known = self._known()
+        told = environment_record.record(self._pids, known, self._redacted())
         self._put_json("environment.json", told, "versions, variables, limits")
-        unread = [pid for pid in self._pids if not self._environments.get(pid)]
+        unread = [pid for pid in self._pids if not known.get(pid)]
         return [f"the environment of process {pid} cannot be read" for pid in unread]
 
     def _log_tail(self) -> Sequence[str]:
@@ -241,6 +239,8 @@ class Parts:
         return ()
 
     def _gpus(self) -> Sequence[str]:
+        if not gpus.driver_there():
+            raise Absent("there is no driver of NVIDIA on this machine")
         try:
             told = gpus.ask(self._left())
         except gpus.NoGpus as why:
@@ -249,8 +249,7 @@ class Parts:
         return ()
 
     def _ras(self) -> Sequence[str]:
-        self._redacted()
-        address = nccl_ras.address_of(self._environments.values())
+        address = nccl_ras.address_of(self._known().values())
         try:
             told = nccl_ras.ask(address, min(RAS_SECONDS, self._left()))
         except nccl_ras.NoAnswer as why:
@@ -260,9 +259,10 @@ class Parts:
 
     def _core_dump(self) -> Sequence[str]:
         problems, triggered = [], []
+        known = self._known()
         for pid in self._pids:
             try:
-                environment = self._environments.get(pid, {})
+                environment = known.get(pid, {})
                 triggered.append(f"process {pid} by {core_dump.trigger(pid, environment)}")
             except core_dump.NotTriggered as why:  # noqa: PERF203 - the others are asked
                 problems.append(str(why))
@@ -274,14 +274,11 @@ class Parts:
 
     def _redacted(self) -> Redactor:
         """Return what takes out secrets; those of the processes' environments are known to it."""
-        with self._environment_lock:
-            if not self._environment_read:
-                for pid in self._pids:
-                    self._environments[pid] = environment_record.read_environment(pid)
-                own = dict(os.environ)
-                self._redactor = Redactor([own, *self._environments.values()])
-                self._environment_read = True
-            return self._redactor
+        return self._environments.redactor(min(_ENVIRONMENT_SECONDS, self._left()))
+
+    def _known(self) -> dict[int, dict[str, str]]:
+        """Return the environments of the processes, those that could be read in time."""
+        return self._environments.known(min(_ENVIRONMENT_SECONDS, self._left()))
 
     def _put_json(self, name: str, told: Mapping[str, Any], what: str) -> None:
         content = msgspec.json.encode({"format": contents.FORMAT, **told}, enc_hook=str)

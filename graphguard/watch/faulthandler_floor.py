@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING
 
 import msgspec
 
-from graphguard.blackbox.directory import FILE_MODE, is_held
+from graphguard.blackbox.directory import FILE_MODE, is_held, stacks_name
 from graphguard.watch.stack_model import Frame, ThreadStack, ordered
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _free_signal() -> int | None:
 
 def _create(ring: Path) -> tuple[str, IO[bytes]]:
     """Make the file of a ring: the name of ``blackbox.rank0.7.ring`` is ``stacks.rank0.7.txt``."""
-    name = f"stacks{ring.name.removeprefix('blackbox').removesuffix('.ring')}.txt"
+    name = stacks_name(ring.name)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     directory = os.open(ring.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -19,12 +19,20 @@ from graphguard.watch import bounded_command
 MAX_GPUS = 64
 MAX_LINKS = 18
 _MAX_XIDS = 32
+_DRIVER_FILES = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+"""Of the driver, of its device in a container, and of Windows' in a Linux on it."""
+
 _KERNEL_LOG = "/dev/kmsg"
 _KERNEL_LOG_SECONDS = 0.2
 
 
 class NoGpus(Exception):
     """Why nothing is known of the GPUs."""
+
+
+def driver_there() -> bool:
+    """Return whether there is a driver to ask: by the files that it makes."""
+    return any(map(os.path.exists, _DRIVER_FILES))
 
 
 def ask(seconds: float) -> dict[str, Any]:

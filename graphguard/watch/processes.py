@@ -103,6 +103,8 @@ class _Stat(msgspec.Struct, frozen=True):
     cpu_ns: int
     num_threads: int
     started_ticks: int
+    parent: int = 0
+    session: int = 0
 
 
 def process_state(pid: int, max_threads: int = MAX_THREADS) -> ProcessState:
@@ -144,6 +146,12 @@ def process_state(pid: int, max_threads: int = MAX_THREADS) -> ProcessState:
         name=stat.name,
         num_threads=stat.num_threads,
     )
+
+
+def family(pid: int) -> tuple[int, int]:
+    """Return the parent of a process and its session; zeros if it is gone."""
+    stat = _stat(f"/proc/{pid}/stat")
+    return (stat.parent, stat.session) if stat is not None else (0, 0)
 
 
 def gone(pid: int) -> ProcessState:
@@ -202,6 +210,8 @@ def _stat(path: str) -> _Stat | None:
             cpu_ns=(int(fields[11]) + int(fields[12])) * _NS_PER_TICK,
             num_threads=int(fields[17]),
             started_ticks=int(fields[19]),
+            parent=int(fields[1]),
+            session=int(fields[3]),
         )
     return None
 

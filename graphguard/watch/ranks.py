@@ -111,6 +111,10 @@ class Ranks:
         self._max_threads = max_threads
         self._members: dict[str, _Member] = {}
 
+    def only(self, pids: frozenset[int]) -> None:
+        """Look at the rings of these processes from now on."""
+        self._pids = pids
+
     def look(self) -> tuple[RankState, ...]:
         """Return what each rank is doing, by rank and host.
 

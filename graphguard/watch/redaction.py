@@ -5,6 +5,7 @@ Evidence is attached to public reports. What only may be secret counts as secret
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ _SECRET_WORDS = (
 _SECRET_NAME = re.compile(
     rf"{_SECRET_WORDS}|(?:^|[_.-])(?:KEY|KEYS|PWD|PASS|PAT|SAS)(?:$|[_.-])", re.IGNORECASE
 )
+_NO_SECRETS = frozenset({"PWD", "OLDPWD"})
 _COUNT_NAME = re.compile(r"TOKENS|TOKENIZER|MAX_TOKEN|TOKEN_(?:COUNT|LIMIT)", re.IGNORECASE)
 _COUNT = re.compile(r"\d{1,7}|true|false|on|off|none", re.IGNORECASE)
 
@@ -54,7 +56,8 @@ class Redactor:
             for environment in environments
             for name, value in environment.items()
             if is_secret_name(name) and not _is_count(name, value)
-            if len(value) >= _LEAST_LITERAL
+            # SSH_AUTH_SOCK and its like name files: that is no secret, and they stand everywhere.
+            if len(value) >= _LEAST_LITERAL and not (value[0] == "/" and os.path.exists(value))
         }
         # The longest first: one may be a part of another.
         ordered = sorted(literals, key=lambda literal: (-len(literal), literal))
@@ -108,7 +111,7 @@ class Redactor:
 
 def is_secret_name(name: str) -> bool:
     """Return whether a variable or an argument of this name may hold a secret."""
-    return _SECRET_NAME.search(name) is not None
+    return name not in _NO_SECRETS and _SECRET_NAME.search(name) is not None
 
 
 def _is_count(name: str, value: str) -> bool:

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,6 +43,10 @@ _SHARE = 0.6
 _LEAST_SECONDS = 0.05
 _MAX_PROBLEM = 400
 _SECONDS_TO_RESUME = 0.2
+_TO_STOP = _SECONDS_TO_RESUME + 0.1
+"""Kept of the time of an engine that stops processes, to put right what it leaves."""
+
+_MAX_THREADS = 1024
 
 
 class Floor(msgspec.Struct, frozen=True):
@@ -164,7 +169,7 @@ def _stacks(
     problems: list[str] = []
     last = len(engines) + (floor is not None) - 1
     for number, engine in enumerate(engines):
-        left = until - time.monotonic()
+        left = until - time.monotonic() - (_TO_STOP if engine.stops else 0.0)
         limit = left if number == last else left * _SHARE
         if limit < _LEAST_SECONDS:
             problems.append(f"{engine.name}: no time was left")
@@ -185,22 +190,31 @@ def _by(engine: _Engine, pid: int, seconds: float) -> tuple[tuple[ThreadStack, .
     command = engine.command(pid)
     if command is None:
         return (), "it is not installed (pip install graphguard[stacks])"
+    if engine.stops and _in_the_kernel(pid):
+        return (), "a thread is in the kernel and cannot be stopped"
     before = _state(pid)
     outcome = bounded_command.run(command, seconds, environment=_environment())
     if engine.stops and outcome.ended_here:
         _resume(pid, before)
     if outcome.problem:
-        said = outcome.errors.decode("utf-8", "replace") + outcome.output.decode("utf-8", "replace")
-        if looks_refused(said):
-            return (), why_refused(pid)
-        if not _state(pid):
-            return (), "the process is gone"
-        words = " ".join(said.partition("Stack backtrace")[0].split())
-        return (), f"{outcome.problem}: {words}"[:_MAX_PROBLEM] if words else outcome.problem
+        return (), _failure(pid, outcome)
     try:
         return engine.read(outcome.output, pid), ""
     except ValueError as error:
         return (), str(error)[:_MAX_PROBLEM]
+
+
+def _failure(pid: int, outcome: bounded_command.Outcome) -> str:
+    """Return why an engine failed, as far as what it said tells."""
+    if outcome.ended_here:
+        return outcome.problem
+    said = outcome.errors.decode("utf-8", "replace") + outcome.output.decode("utf-8", "replace")
+    if looks_refused(said):
+        return why_refused(pid)
+    if not _state(pid):
+        return "the process is gone"
+    words = " ".join(said.partition("Stack backtrace")[0].split())
+    return f"{outcome.problem}: {words}"[:_MAX_PROBLEM] if words else outcome.problem
 
 
 def _by_itself(pid: int, floor: Floor, seconds: float) -> tuple[tuple[ThreadStack, ...], str]:
@@ -217,24 +231,37 @@ def _resume(pid: int, before: str) -> None:
     """Let a process go on that an engine has left stopped because it was ended half-way.
 
     The engine attaches with a stop. If it ends before the stop has arrived, the process stops for
-    good.
+    good, now or when the kernel lets go of it. The signal to go on takes back a stop that is still
+    to come, too.
     """
     if before in ("", "T"):
         return
     until = time.monotonic() + _SECONDS_TO_RESUME
-    while time.monotonic() < until:
-        if _state(pid) == "T":
-            try:
+    with suppress(OSError):
+        os.kill(pid, signal.SIGCONT)
+        while time.monotonic() < until:
+            if _state(pid) == "T":
                 os.kill(pid, signal.SIGCONT)
-            except OSError:
-                return
-        time.sleep(0.01)
+            time.sleep(0.01)
+
+
+def _in_the_kernel(pid: int) -> bool:
+    """Return whether a thread is in a wait that nothing interrupts: it would not stop."""
+    with suppress(OSError):
+        for tid in os.listdir(f"/proc/{pid}/task")[:_MAX_THREADS]:
+            if _letter(f"/proc/{pid}/task/{tid}/stat") == "D":
+                return True
+    return False
 
 
 def _state(pid: int) -> str:
     """Return the letter of the kernel for what a process does; nothing if it is gone."""
+    return _letter(f"/proc/{pid}/stat")
+
+
+def _letter(path: str) -> str:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with open(path, "rb") as file:
             stat = file.read(4096)
     except OSError:
         return ""

@@ -41,7 +41,31 @@ def sleeps():
 sleeps()
 """
 
-_C = "volatile int going = 1;\nvoid spins_in_c(void) { while (going) {} }\n"
+IN_THE_KERNEL = """
+import ctypes, sys
+library = ctypes.CDLL(sys.argv[1])
+def waits_for_the_kernel():
+    print("up", flush=True)
+    library.waits_in_the_kernel(sys.argv[2].encode())
+    import time
+    while True:
+        time.sleep(0.01)
+waits_for_the_kernel()
+"""
+
+_C = """
+#include <fcntl.h>
+#include <unistd.h>
+volatile int going = 1;
+void spins_in_c(void) { while (going) {} }
+// A process does not go on before its vfork'ed child, which waits until the pipe is opened.
+void waits_in_the_kernel(const char* pipe) {
+    if (vfork() == 0) {
+        open(pipe, O_RDONLY);
+        _exit(0);
+    }
+}
+"""
 
 
 def c_spin(directory: Path) -> Path:

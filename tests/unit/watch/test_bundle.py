@@ -222,6 +222,29 @@ def test_two_bundles_of_one_second_do_not_meet(directory: Path) -> None:
     assert len(made) == 3
 
 
+def test_the_directory_that_all_runs_share_keeps_the_newest_bundles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "default_directory", lambda: tmp_path)
+    monkeypatch.setattr(bundle, "KEPT_BUNDLES", 2)
+    tmp_path.chmod(0o700)
+    outside = tmp_path.parent / "outside"
+    outside.mkdir(exist_ok=True)
+    (outside / "kept").touch()
+    (tmp_path / "stall-of-somebody").mkdir()
+    for day in (1, 2, 3):
+        older = tmp_path / f"stall-2020010{day}T000000Z-host-job"
+        older.mkdir()
+        (older / "link").symlink_to(outside)
+    made = bundle.collect(tmp_path, "job", [], verdict_of, (), soon(1.0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "stall-20200103T000000Z-host-job",
+        made.name,
+        "stall-of-somebody",
+    ]
+    assert (outside / "kept").exists()
+
+
 def test_a_directory_that_others_can_write_to_gets_no_bundle(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     with pytest.raises(BlackBoxError, match="others could replace"):

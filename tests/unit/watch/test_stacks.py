@@ -15,6 +15,7 @@ from graphguard.watch import stack_engines, stacks, tracing_rights
 from graphguard.watch.stack_model import ProcessStacks
 from tests.unit.watch.stuck_processes import (
     C_SPINNER,
+    IN_THE_KERNEL,
     PYTHON_SPINNER,
     SLEEPER,
     c_spin,
@@ -92,6 +93,27 @@ def test_a_stopped_process_has_stacks_and_stays_stopped() -> None:
         assert state(pid) == "T"
     assert functions(python)[0] == "sleeps"
     assert "sleeps" in functions(native)
+
+
+def test_a_process_in_the_kernel_has_python_stacks_and_is_never_left_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with running(IN_THE_KERNEL, str(c_spin(tmp_path)), str(pipe)) as pid:
+        wait_for_state(pid, "D")
+        python = stacks.sample([pid], SECONDS)[pid]
+        native = stacks.sample_native([pid], SECONDS)[pid]
+        # As if the wait had begun while the engines were looking.
+        monkeypatch.setattr(stacks, "_in_the_kernel", lambda _: False)
+        stacks.sample_native([pid], 3.0)
+        assert state(pid) == "D"
+        os.close(os.open(pipe, os.O_WRONLY))
+        wait_for_state(pid, "SR")
+        time.sleep(0.1)
+        assert state(pid) in "SR"
+    assert functions(python)[0] == "waits_for_the_kernel"
+    assert "in the kernel and cannot be stopped" in native.problem
 
 
 def test_a_process_that_is_gone_is_said_to_be_gone() -> None:
