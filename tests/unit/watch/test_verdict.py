@@ -323,6 +323,18 @@ def test_a_rank_that_compiles_is_slow_whatever_the_one_does_that_waits_for_it() 
     assert (told.stall_class, told.ranks) == ("slow", (1,))
 
 
+def test_of_two_in_their_own_code_the_one_that_sleeps_in_its_launch_is_not_blamed() -> None:
+    lock = (Frame("__futex_wait", "libc.so.6", 0, native=True), Frame("replay", "/app/x.py", 16))
+    spins = (Frame("spin", "/app/x.so", 0, native=True), Frame("tokenize", "/app/x.py", 20))
+    waits = rank(0, activity(), did=last())
+    late = rank(1, activity("step", 0, group=""), did=BEHIND, state="running")
+    told = judged([waits, late], {0: lock, 1: spins})
+    assert (told.stall_class, told.ranks, told.waiting) == ("host-stuck", (1,), (0,))
+    in_launch = rank(1, activity(), did=last(), state="running")
+    told = judged([waits, in_launch], {0: lock, 1: spins})
+    assert (told.stall_class, told.ranks, told.waiting) == ("host-stuck", (1,), (0,))
+
+
 def test_a_rank_that_moves_is_not_blamed() -> None:
     after = [WAITS, rank(1, activity("step", 0, group="", age=0.1), did=last(), ended=99)]
     before = earlier([WAITS, rank(1, did=last(), ended=90)])
