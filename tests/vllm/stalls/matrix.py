@@ -82,7 +82,7 @@ Keep = Callable[[Seen], None]
 
 
 def _recoverable(keep: Keep) -> None:
-    these = (*cases.BENIGN, *cases.RECOVERABLE, cases.SLEEPS)
+    these = (*cases.RECOVERABLE, *cases.BENIGN, cases.SLEEPS, cases.SKIPS)
     in_one_engine(these, graphs=True, settings=None, keep=keep)
 
 
