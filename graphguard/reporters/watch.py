@@ -157,13 +157,15 @@ def _below(view: View) -> list[Line]:
     stalls = []
     for bundle in view.bundles[:MAX_STALLS]:
         kind = "trouble" if bundle in view.open_stalls else ""
-        stalls += [Line(f"  {words.bundle(bundle, view)}", kind), Line(f"    {bundle.path}")]
+        stalls.append(Line(f"  {words.bundle(bundle, view)}", kind))
+        stalls += [Line(f"    nodes: {bundle.nodes}")] if bundle.nodes else []
+        stalls.append(Line(f"    {bundle.path}"))
     slow = [Line(f"  {text}", "slow") for text in map(words.slow, view.ranks) if text]
     notes = [
         Line(f"  rank {state.rank}: {state.note}", "trouble") for state in view.ranks if state.note
     ]
     for title, shown, most in (
-        ("stalls", stalls, 2 * MAX_STALLS),
+        ("stalls", stalls, 3 * MAX_STALLS),
         ("under way for long", slow, MAX_SLOW),
         ("errors that ranks noted", notes, MAX_NOTES),
     ):

@@ -104,5 +104,6 @@ def _bundle(bundle: Bundle, view: View) -> dict[str, Any]:
         "over": bundle.over or None,
         "over_seconds": bundle.over_seconds,
         "problem": bundle.problem or None,
+        "nodes": bundle.nodes or None,
         "verdict": None if bundle.verdict is None else msgspec.to_builtins(bundle.verdict),
     }

@@ -24,6 +24,7 @@ MAX_BUNDLES = 16
 MAX_VERDICT_BYTES = 2**18
 
 VERDICT = "verdict.json"
+NODES = "nodes.json"
 AFTERWARDS = ("afterwards.jsonl", "later.jsonl")
 """What became of the stall, a line for each thing."""
 
@@ -86,6 +87,10 @@ class _Later(msgspec.Struct, frozen=True):
         return self.event or self.what
 
 
+class _Nodes(msgspec.Struct, frozen=True):
+    sentence: _Line = ""
+
+
 class Bundle(msgspec.Struct, frozen=True):
     """The bundle of one stall.
 
@@ -97,6 +102,7 @@ class Bundle(msgspec.Struct, frozen=True):
         problem: Why it says nothing, if it does not.
         over: How it ended, if it did: ``recovered``, or ``gone`` with its processes.
         over_seconds: After how long, where that is known.
+        nodes: What all nodes together say of it, where the ranks are on several.
     """
 
     path: str
@@ -106,6 +112,7 @@ class Bundle(msgspec.Struct, frozen=True):
     problem: str = ""
     over: str = ""
     over_seconds: float | None = None
+    nodes: str = ""
 
     @property
     def name(self) -> str:
@@ -170,6 +177,7 @@ def _bundle(directory: int, path: str, name: str, made_ns: int, held: tuple[str,
     verdict: ToldVerdict | None = None
     problem = ""
     later: list[_Later] = []
+    nodes = _Nodes()
     try:
         bundle = os.open(name, _FLAGS | os.O_DIRECTORY, dir_fd=directory)
     except OSError as error:
@@ -185,6 +193,8 @@ def _bundle(directory: int, path: str, name: str, made_ns: int, held: tuple[str,
     else:
         later = _later(bundle)
         verdict = _as_changed(verdict, later)
+        with suppress(OSError, msgspec.DecodeError, ValueError, RecursionError):
+            nodes = msgspec.json.decode(_content(bundle, NODES), type=_Nodes)
     finally:
         os.close(bundle)
     ends = [line for line in later if line.kind in _ENDS]
@@ -196,6 +206,7 @@ def _bundle(directory: int, path: str, name: str, made_ns: int, held: tuple[str,
         problem=problem,
         over=ends[-1].kind if ends else "",
         over_seconds=ends[-1].seconds if ends else None,
+        nodes=nodes.sentence,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from pathlib import Path
 
@@ -19,7 +20,10 @@ MAX_PROCESSES = 256
 MAX_DESCRIPTORS = 65_536
 
 _ONE_START_NS = 600_000_000_000
-"""Within what time the processes of a job open their rings. What ended earlier is another job."""
+"""Within what time the processes of a job open their rings, where it is not known what started
+them."""
+
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 def ring_of(pid: int) -> Path:
@@ -69,6 +73,7 @@ def job_of(ring: Path) -> frozenset[int]:
     """
     own = reading.read(ring, 1)
     nearest: dict[int, Box] = {own.rank: own}
+    earliest = _begun_ns(own)
     for file in ring_files(ring.parent):
         try:
             box = reading.read(file, 1)
@@ -76,12 +81,22 @@ def job_of(ring: Path) -> frozenset[int]:
             continue
         if box.world_size != own.world_size or box.rank == own.rank:
             continue
-        if box.running is False and box.started_ns < own.started_ns - _ONE_START_NS:
+        if box.running is False and box.started_ns < earliest:
             continue
         known = nearest.get(box.rank)
         if known is None or _distance(box, own) < _distance(known, own):
             nearest[box.rank] = box
     return frozenset(box.pid for box in nearest.values())
+
+
+def _begun_ns(own: Box) -> int:
+    """Return when the job of a ring began: no rank of it has opened a ring before its parent."""
+    parent, _ = family(own.pid) if own.running is not False else (0, 0)
+    started = process_state(parent, 0).started_ticks if parent > 1 else 0
+    if not started:
+        return own.started_ns - _ONE_START_NS
+    age_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - started * _TICK_NS
+    return time.time_ns() - age_ns - _TICK_NS
 
 
 def _distance(box: Box, own: Box) -> tuple[bool, bool, int]:

@@ -27,13 +27,12 @@ from msgspec import Meta
 from graphguard.blackbox.directory import FILE_MODE
 from graphguard.log import logger
 from graphguard.reporters.printable import printable
-from graphguard.watch.bundles import Bundle, ToldVerdict, bundles
+from graphguard.watch.bundles import NODES, Bundle, ToldVerdict, bundles
 from graphguard.watch.node_verdict import NodeView, Seen, joined
 
 if TYPE_CHECKING:
     from graphguard.agreement.store import Store
 
-NODES = "nodes.json"
 FORMAT = 1
 
 MAX_POST_BYTES = 2**16

@@ -253,6 +253,24 @@ def test_a_process_leads_to_all_ranks_of_its_job(
             assert found["where"] == str(directory)
 
 
+def test_ranks_that_ended_before_a_job_began_are_not_of_it(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with started_job(directory, 3) as earlier:
+        pass
+    with started_job(directory, 3) as job:
+        # Rank 2 has died since, and is shown.
+        os.kill(job[2], signal.SIGKILL)
+        found = look(capsys, job[0])[1]
+        assert [each["pid"] for each in found["ranks"]] == job
+        for file in directory.glob("blackbox.rank2.*"):
+            if str(job[2]) in file.name:
+                file.unlink()
+        found = look(capsys, job[0])[1]
+        assert [each["pid"] for each in found["ranks"]] == job[:2]
+    assert earlier != job
+
+
 def test_a_process_leads_to_the_ranks_that_it_has_started(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

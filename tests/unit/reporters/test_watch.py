@@ -155,11 +155,13 @@ def test_counts_that_miss_the_first_records_are_at_least_so_many() -> None:
 
 def test_stalls_that_are_over_or_cannot_be_read_say_so() -> None:
     over = bundle(over="recovered", over_seconds=8.25)
-    unread = bundle(verdict=None, problem="there is no verdict yet", path="/run/stall-b")
+    unread = bundle(
+        verdict=None, problem="there is no verdict yet", path="/run/stall-b", nodes="a sees none"
+    )
     old = bundle(examined=False, verdict=ToldVerdict(ranks=(1, 2), graph="replay of target"))
     text = watch.render(View(NOW, (rank(0),), (unread, over, old)), 160)
 
-    assert "  going on: there is no verdict yet\n    /run/stall-b\n" in text
+    assert "  going on: there is no verdict yet\n    nodes: a sees none\n    /run/stall-b\n" in text
     assert "  recovered after 8.2 s: host-stuck: rank 1 has not launched" in text
     assert "  ended: no class: ranks 1-2 replay of target\n" in text
 

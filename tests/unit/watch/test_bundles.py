@@ -49,6 +49,17 @@ def test_a_verdict_is_read_with_what_is_newer_in_it_left_out(tmp_path: Path) -> 
     assert found.over == ""
 
 
+def test_what_all_nodes_say_is_read_if_it_can_be(tmp_path: Path) -> None:
+    verdict = json.dumps(VERDICT).encode()
+    bundle(tmp_path, verdict=verdict, nodes=b'{"sentence": "a sees a stall", "nodes": []}')
+    bundle(tmp_path, f"{NAME}.1", verdict=verdict, nodes=b'{"sentence": 7}')
+
+    assert {each.name: each.nodes for each in bundles(tmp_path)} == {
+        NAME: "a sees a stall",
+        f"{NAME}.1": "",
+    }
+
+
 @pytest.mark.parametrize("file", ["afterwards.jsonl", "later.jsonl"])
 def test_what_became_of_a_stall_is_read(file: str, tmp_path: Path) -> None:
     lines = [
