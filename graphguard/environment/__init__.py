@@ -16,6 +16,7 @@ from graphguard.environment.settings import (
 )
 from graphguard.environment.stalls import (
     breadcrumbs_wanted,
+    check_stall_settings,
     core_dump_wanted,
     on_stall,
     slow_seconds,
@@ -95,6 +96,7 @@ __all__ = [
     "Variable",
     "agree_seconds",
     "breadcrumbs_wanted",
+    "check_stall_settings",
     "core_dump_wanted",
     "decode_steps",
     "directory",

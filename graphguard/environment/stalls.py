@@ -60,6 +60,20 @@ def on_stall() -> tuple[str, str]:
     )
 
 
+def check_stall_settings() -> None:
+    """Read everything that is said of stalls: when there is one, it is too late to say it is wrong.
+
+    Raises:
+        ConfigurationError: If something of it cannot be meant.
+    """
+    stall_seconds()
+    startup_seconds()
+    slow_seconds()
+    on_stall()
+    core_dump_wanted()
+    breadcrumbs_wanted()
+
+
 def stall_log() -> str:
     """Return the log file of the engine, or nothing."""
     return STALL_LOG.value or ""
