@@ -113,11 +113,15 @@ class Parts:
 
     def _stacks_and_verdict(self) -> Sequence[str]:
         missing = [f"stacks of process {pid}: {why}" for pid, why in self._not_here.items()]
-        taken = self._samples
-        if taken is None:
-            seconds = min(STACKS_SECONDS, self._left())
-            taken = stacks.sample(self._pids, seconds, floors=stacks.floors_of(self._states))
-        self._verdict(taken, missing)
+        taken = dict(self._samples or {})
+        if self._samples is not None:
+            # It was made of them, and is not to wait for those that nobody has.
+            self._verdict(taken, missing)
+        rest = [pid for pid in self._pids if pid not in taken]
+        seconds = min(STACKS_SECONDS, self._left())
+        taken |= stacks.sample(rest, seconds, floors=stacks.floors_of(self._states))
+        if self._samples is None:
+            self._verdict(taken, missing)
         for pid, each in taken.items():
             self._put_stacks(pid, each, "", missing)
         # Native stacks stop the processes: they are looked at first.

@@ -269,6 +269,22 @@ def test_stacks_that_were_taken_before_are_not_taken_again(
     assert not (made / "stacks").exists()
 
 
+def test_stacks_that_nobody_has_taken_are_taken_after_the_verdict(
+    directory: Path, ranks: tuple[RankState, ...]
+) -> None:
+    given: list[int] = []
+
+    def verdict(stacks: Mapping[int, ProcessStacks]) -> Verdict:
+        given.append(len(stacks))
+        return verdict_of(stacks)
+
+    samples = {ranks[0].pid: ProcessStacks(ranks[0].pid, "", (), "said before")}
+    made = bundle.collect(directory, "job", ranks, verdict, (), soon(), samples=samples)
+    assert given == [1]
+    assert not (made / "stacks" / f"{ranks[0].pid}.txt").exists()
+    assert "stuck_in_the_model" in (made / "stacks" / f"{ranks[1].pid}.txt").read_text()
+
+
 def test_a_ring_that_is_a_link_is_not_followed(
     directory: Path, ranks: tuple[RankState, ...], tmp_path: Path
 ) -> None:
