@@ -29,7 +29,7 @@ from graphguard.version import __version__
 from graphguard.watch import bundle_contents as contents
 from graphguard.watch.bundle_contents import is_bundle_name
 from graphguard.watch.bundle_parts import Parts
-from graphguard.watch.collectors import Account, Became, run
+from graphguard.watch.collectors import Account, Became, Deadline, run
 from graphguard.watch.evidence_directory import EvidenceDirectory
 from graphguard.watch.ledger_summary import Ledger
 
@@ -80,7 +80,7 @@ def collect(  # noqa: PLR0917 - whoever calls it has all of these
         BlackBoxError: If the directory is not private, or no bundle can be made in it.
     """
     began = time.monotonic()
-    until = (began + SECONDS if deadline is None else deadline) - _TO_CLOSE
+    until = Deadline((began + SECONDS if deadline is None else deadline) - _TO_CLOSE)
     made = datetime.now(timezone.utc)
     with private_directory(directory, follow_links=True) as parent:
         try:
@@ -94,13 +94,13 @@ def collect(  # noqa: PLR0917 - whoever calls it has all of these
         verdict_fn=verdict_fn,
         ledgers=tuple(ledgers),
         samples=samples,
-        until=until,
+        deadline=until,
         log_file=environment.stall_log(),
     )
     accounts = [*run(parts.collectors(), until)]
     if _core_dump_wanted():
         # Last, because it stops the GPUs.
-        accounts += run([parts.core_dump()], max(until, time.monotonic() + _TO_CLOSE / 2))
+        accounts += run([parts.core_dump()], Deadline(time.monotonic() + _TO_CLOSE / 2))
     _close(kept, job, made.isoformat(), accounts, began)
     if directory == default_directory():
         _remove_old(directory)

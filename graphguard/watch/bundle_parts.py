@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from graphguard.watch import (
     process_record,
     stacks,
 )
-from graphguard.watch.collectors import Absent, Collector
+from graphguard.watch.collectors import Absent, Collector, Deadline
 from graphguard.watch.evidence_directory import EvidenceDirectory, NotKept, read_regular
 from graphguard.watch.ledger_summary import Ledger, LedgerUnreadable
 from graphguard.watch.process_environments import Environments
@@ -61,7 +60,7 @@ class Parts:
         verdict_fn: Makes the verdict of the stacks.
         ledgers: Those of the ranks' groups.
         samples: Stacks that have been taken already.
-        until: When all has to be there.
+        deadline: When all has to be there.
         log_file: The log that was named.
     """
 
@@ -74,7 +73,7 @@ class Parts:
         verdict_fn: Callable[[Mapping[int, ProcessStacks]], object],
         ledgers: tuple[Ledger, ...],
         samples: Mapping[int, ProcessStacks] | None,
-        until: float,
+        deadline: Deadline,
         log_file: str,
     ) -> None:
         self._kept = kept
@@ -83,7 +82,7 @@ class Parts:
         self._verdict_fn = verdict_fn
         self._ledgers = ledgers
         self._samples = samples
-        self._until = until
+        self._deadline = deadline
         self._log_file = log_file
         self._pids, self._not_here = _processes_here(states)
         self._looked_at = threading.Event()
@@ -113,11 +112,15 @@ class Parts:
 
     def _stacks_and_verdict(self) -> Sequence[str]:
         missing = [f"stacks of process {pid}: {why}" for pid, why in self._not_here.items()]
-        taken = self._samples
-        if taken is None:
-            seconds = min(STACKS_SECONDS, self._left())
-            taken = stacks.sample(self._pids, seconds, floors=stacks.floors_of(self._states))
-        self._verdict(taken, missing)
+        taken = dict(self._samples or {})
+        if self._samples is not None:
+            # It was made of them, and is not to wait for those that nobody has.
+            self._verdict(taken, missing)
+        rest = [pid for pid in self._pids if pid not in taken]
+        seconds = min(STACKS_SECONDS, self._left())
+        taken |= stacks.sample(rest, seconds, floors=stacks.floors_of(self._states))
+        if self._samples is None:
+            self._verdict(taken, missing)
         for pid, each in taken.items():
             self._put_stacks(pid, each, "", missing)
         # Native stacks stop the processes: they are looked at first.
@@ -284,7 +287,7 @@ class Parts:
         self._kept.put(name, msgspec.json.format(content, indent=2), what)
 
     def _left(self) -> float:
-        return max(0.0, self._until - time.monotonic())
+        return self._deadline.left()
 
 
 def _processes_here(states: Sequence[RankState]) -> tuple[tuple[int, ...], dict[int, str]]:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import stat
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -269,6 +270,22 @@ def test_stacks_that_were_taken_before_are_not_taken_again(
     assert not (made / "stacks").exists()
 
 
+def test_stacks_that_nobody_has_taken_are_taken_after_the_verdict(
+    directory: Path, ranks: tuple[RankState, ...]
+) -> None:
+    given: list[int] = []
+
+    def verdict(stacks: Mapping[int, ProcessStacks]) -> Verdict:
+        given.append(len(stacks))
+        return verdict_of(stacks)
+
+    samples = {ranks[0].pid: ProcessStacks(ranks[0].pid, "", (), "said before")}
+    made = bundle.collect(directory, "job", ranks, verdict, (), soon(), samples=samples)
+    assert given == [1]
+    assert not (made / "stacks" / f"{ranks[0].pid}.txt").exists()
+    assert "stuck_in_the_model" in (made / "stacks" / f"{ranks[1].pid}.txt").read_text()
+
+
 def test_a_ring_that_is_a_link_is_not_followed(
     directory: Path, ranks: tuple[RankState, ...], tmp_path: Path
 ) -> None:
@@ -341,6 +358,61 @@ def test_the_size_of_the_evidence_is_bounded(directory: Path) -> None:
         kept.put("four", b"", "four")
     kept.close({"index.json": b"{}"})
     assert (directory / "stall-x" / "index.json").read_bytes() == b"{}"
+
+
+def test_a_disk_that_is_slow_holds_up_nothing_and_leaves_no_half_file(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        kept = EvidenceDirectory.create(opened, directory / "stall-x", 100)
+    finally:
+        os.close(opened)
+    begun, go_on = threading.Event(), threading.Event()
+    write = EvidenceDirectory._write_in
+
+    def slow(self: EvidenceDirectory, into: int, file: str, content: bytes) -> None:
+        write(self, into, file, content)
+        if file.startswith("slow"):
+            begun.set()
+            go_on.wait(60)
+
+    monkeypatch.setattr(EvidenceDirectory, "_write_in", slow)
+    said: list[str] = []
+
+    def put() -> None:
+        try:
+            kept.put("a/slow", b"x", "slow")
+        except NotKept as why:
+            said.append(str(why))
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    assert begun.wait(30)
+    kept.put("quick", b"x", "quick")
+    assert [file.name for file in kept.seal()] == ["quick"]
+    kept.close({"index.json": b"{}"})
+    go_on.set()
+    thread.join(30)
+    assert said == ["a/slow came too late"]
+    assert {path.name for path in (directory / "stall-x").rglob("*")} == {
+        "quick",
+        "index.json",
+        "a",
+    }
+
+
+def test_what_is_there_is_not_written_again(directory: Path) -> None:
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        kept = EvidenceDirectory.create(opened, directory / "stall-x", 100)
+    finally:
+        os.close(opened)
+    kept.put("one", b"first", "one")
+    with pytest.raises(NotKept, match="there already"):
+        kept.put("one", b"second", "one")
+    kept.close({})
+    assert (directory / "stall-x" / "one").read_bytes() == b"first"
 
 
 @pytest.mark.parametrize("name", ["../up", "a/../../up", "/up", ".up", ""])
