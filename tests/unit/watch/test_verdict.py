@@ -213,6 +213,13 @@ CASES = {
         [],
         [0],
     ),
+    "one is held in its launch by its device, and the other has returned": Given(
+        [WAITS, rank(1, did=HEALTHY_AHEAD)],
+        {0: DEVICE, 1: WORK},
+        "device",
+        [],
+        [0],
+    ),
     "all have launched, and all wait for their devices": Given(
         [
             rank(0, activity("step", 0, group=""), did=HEALTHY_AHEAD),
