@@ -295,6 +295,7 @@ def test_breadcrumbs_say_which_collective_it_is() -> None:
     told = judged(states, {0: PEERS, 1: PEERS})
     assert str(told.collective) == "all_reduce of 4096 float16 over tp:0 (17 of 61)"
     assert not any("breadcrumbs" in each for each in told.not_known)
+    assert sum("has passed 16 of 61 calls" in each.what for each in told.evidence) == 2
 
 
 def test_in_a_process_with_cuda_a_stack_of_python_alone_blames_nobody() -> None:
