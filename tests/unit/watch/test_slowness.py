@@ -19,7 +19,7 @@ import pytest
 from graphguard.watch.examined_job import with_descendants
 from graphguard.watch.processes import process_state
 from graphguard.watch.ranks import RankState
-from graphguard.watch.slowness import SlowSigns, slow_signs, with_named_sleeps
+from graphguard.watch.slowness import SlowSigns, slow_signs, with_named_sleeps, with_own_reads
 from graphguard.watch.stack_model import Frame, ProcessStacks, ThreadStack
 from tests.unit.watch.states import rank
 
@@ -55,7 +55,7 @@ def look(pid: int) -> RankState:
     state = msgspec.structs.replace(
         rank(0), pid=pid, process=process_state(pid), looked_ns=time.time_ns()
     )
-    return with_descendants(with_named_sleeps(state, [pid]))
+    return with_descendants(with_own_reads(with_named_sleeps(state, [pid])))
 
 
 def signs(pid: int, between: float = 0.4, first_run: str = "") -> SlowSigns:
@@ -181,6 +181,21 @@ def test_a_disk_that_is_read_is_slow(start: Start, tmp_path: Path) -> None:
     )
     told = until(process.pid, "has read")
     assert any("has read" in each.what for each in told.certain)
+
+
+def test_what_a_child_has_read_that_has_ended_is_not(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(bytes(2**20))
+    process = start(
+        """
+        import subprocess, sys
+        print('begun', flush=True)
+        while True:
+            subprocess.run(['cat', sys.argv[1], sys.argv[1]], stdout=subprocess.DEVNULL)
+        """,
+        str(tmp_path / "weights"),
+    )
+    told = [signs(process.pid, 0.6) for _ in range(3)]
+    assert not any(each.certain for each in told)
 
 
 FRAMES = {
