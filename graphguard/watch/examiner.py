@@ -202,8 +202,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sole = sole_examiner(task)
         if sole is not None:
             Examiner(sole, nice).run()
-    except GraphguardError as error:
-        tell(f"graphguard: a stall could not be examined: {error.message}")
+    except Exception as error:  # noqa: BLE001 - one line is what the log can use
+        suspect = task.suspect
+        message = error.message if isinstance(error, GraphguardError) else repr(error)
+        tell(
+            f"graphguard: rank {suspect.rank} (pid {suspect.pid}) has been in {suspect.kind} for "
+            f"{suspect.watched_ns / 1e9:.1f} s, and it could not be examined: {message}"
+        )
         return 1
     return 0
 

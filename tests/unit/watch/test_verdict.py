@@ -223,6 +223,13 @@ CASES = {
         [],
         [0],
     ),
+    "one is held in its launch by its device, and the other has returned": Given(
+        [WAITS, rank(1, did=HEALTHY_AHEAD)],
+        {0: DEVICE, 1: WORK},
+        "device",
+        [],
+        [0],
+    ),
     "all have launched, and all wait for their devices": Given(
         [
             rank(0, activity("step", 0, group=""), did=HEALTHY_AHEAD),
@@ -298,6 +305,7 @@ def test_breadcrumbs_say_which_collective_it_is() -> None:
     told = judged(states, {0: PEERS, 1: PEERS})
     assert str(told.collective) == "all_reduce of 4096 float16 over tp:0 (17 of 61)"
     assert not any("breadcrumbs" in each for each in told.not_known)
+    assert sum("has passed 16 of 61 calls" in each.what for each in told.evidence) == 2
 
 
 def test_in_a_process_with_cuda_a_stack_of_python_alone_blames_nobody() -> None:
