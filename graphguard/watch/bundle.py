@@ -29,7 +29,7 @@ from graphguard.version import __version__
 from graphguard.watch import bundle_contents as contents
 from graphguard.watch.bundle_contents import is_bundle_name
 from graphguard.watch.bundle_parts import Parts
-from graphguard.watch.collectors import Account, Became, run
+from graphguard.watch.collectors import Account, Became, Deadline, run
 from graphguard.watch.evidence_directory import EvidenceDirectory
 from graphguard.watch.ledger_summary import Ledger
 
@@ -80,7 +80,7 @@ def collect(  # noqa: PLR0917 - whoever calls it has all of these
         BlackBoxError: If the directory is not private, or no bundle can be made in it.
     """
     began = time.monotonic()
-    until = (began + SECONDS if deadline is None else deadline) - _TO_CLOSE
+    until = Deadline((began + SECONDS if deadline is None else deadline) - _TO_CLOSE)
     made = datetime.now(timezone.utc)
     with private_directory(directory, follow_links=True) as parent:
         try:
@@ -94,13 +94,13 @@ def collect(  # noqa: PLR0917 - whoever calls it has all of these
         verdict_fn=verdict_fn,
         ledgers=tuple(ledgers),
         samples=samples,
-        until=until,
+        deadline=until,
         log_file=environment.stall_log(),
     )
     accounts = [*run(parts.collectors(), until)]
     if _core_dump_wanted():
         # Last, because it stops the GPUs.
-        accounts += run([parts.core_dump()], max(until, time.monotonic() + _TO_CLOSE / 2))
+        accounts += run([parts.core_dump()], Deadline(time.monotonic() + _TO_CLOSE / 2))
     _close(kept, job, made.isoformat(), accounts, began)
     if directory == default_directory():
         _remove_old(directory)
@@ -117,6 +117,9 @@ def append(bundle: Path, what: str, **more: object) -> None:
     """
     entry = {"time": datetime.now(timezone.utc).isoformat(), "what": what, **more}
     line = msgspec.json.encode(entry, enc_hook=str) + b"\n"
+    if not bundle.is_dir():
+        # It would be made by the next call.
+        return
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with private_directory(bundle, follow_links=False) as opened:
@@ -175,4 +178,8 @@ def _close(
     }
     readme = contents.readme(__version__, host, made, str(kept.path))
     content = msgspec.json.format(msgspec.json.encode(index), indent=2)
-    kept.close({contents.README: readme.encode("utf-8", "replace"), contents.INDEX: content})
+    try:
+        kept.close({contents.INDEX: content, contents.README: readme.encode("utf-8", "replace")})
+    except OSError as error:
+        # The disk is full. What was collected before that is there.
+        log.logger().warning("the index of %s cannot be written: %s", kept.path, error.strerror)

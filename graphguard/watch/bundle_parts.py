@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from graphguard import manifest
+from graphguard.breadcrumbs.files import beside
 from graphguard.watch import (
     bundle_contents as contents,
 )
@@ -24,10 +24,11 @@ from graphguard.watch import (
     process_record,
     stacks,
 )
-from graphguard.watch.collectors import Absent, Collector
+from graphguard.watch.collectors import Absent, Collector, Deadline
 from graphguard.watch.evidence_directory import EvidenceDirectory, NotKept, read_regular
 from graphguard.watch.ledger_summary import Ledger, LedgerUnreadable
 from graphguard.watch.process_environments import Environments
+from graphguard.watch.processes import ELSEWHERE, GONE
 from graphguard.watch.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Parts:
         verdict_fn: Makes the verdict of the stacks.
         ledgers: Those of the ranks' groups.
         samples: Stacks that have been taken already.
-        until: When all has to be there.
+        deadline: When all has to be there.
         log_file: The log that was named.
     """
 
@@ -72,7 +73,7 @@ class Parts:
         verdict_fn: Callable[[Mapping[int, ProcessStacks]], object],
         ledgers: tuple[Ledger, ...],
         samples: Mapping[int, ProcessStacks] | None,
-        until: float,
+        deadline: Deadline,
         log_file: str,
     ) -> None:
         self._kept = kept
@@ -81,9 +82,9 @@ class Parts:
         self._verdict_fn = verdict_fn
         self._ledgers = ledgers
         self._samples = samples
-        self._until = until
+        self._deadline = deadline
         self._log_file = log_file
-        self._pids = tuple(dict.fromkeys(state.pid for state in states if state.pid > 0))
+        self._pids, self._not_here = _processes_here(states)
         self._looked_at = threading.Event()
         self._environments = Environments(self._pids)
 
@@ -110,17 +111,21 @@ class Parts:
     # ---- stacks and verdict ----
 
     def _stacks_and_verdict(self) -> Sequence[str]:
-        missing: list[str] = []
-        taken = self._samples
-        if taken is None:
-            seconds = min(STACKS_SECONDS, self._left())
-            taken = stacks.sample(self._pids, seconds, floors=stacks.floors_of(self._states))
-        self._verdict(taken, missing)
+        missing = [f"stacks of process {pid}: {why}" for pid, why in self._not_here.items()]
+        taken = dict(self._samples or {})
+        if self._samples is not None:
+            # It was made of them, and is not to wait for those that nobody has.
+            self._verdict(taken, missing)
+        rest = [pid for pid in self._pids if pid not in taken]
+        seconds = min(STACKS_SECONDS, self._left())
+        taken |= stacks.sample(rest, seconds, floors=stacks.floors_of(self._states))
+        if self._samples is None:
+            self._verdict(taken, missing)
         for pid, each in taken.items():
             self._put_stacks(pid, each, "", missing)
         # Native stacks stop the processes: they are looked at first.
         self._looked_at.wait(min(_LOOK_SECONDS, self._left()))
-        alive = [pid for pid, each in taken.items() if each.threads]
+        alive = [pid for pid in self._pids if pid in taken and taken[pid].threads]
         if alive and self._left() > _LEAST_SECONDS:
             native = stacks.sample_native(alive, self._left() - _LEAST_SECONDS)
             for pid, each in native.items():
@@ -172,11 +177,8 @@ class Parts:
         return self._copy(there, "manifests", MANIFESTS_BYTES, "manifest")
 
     def _breadcrumbs(self) -> Sequence[str]:
-        paths = []
-        for state in self._states:
-            name = f"breadcrumbs.rank{state.rank}.{state.pid}.crumbs"
-            paths.append(Path(state.ring).parent / name)
-        there = [path for path in dict.fromkeys(paths) if path.exists()]
+        found = [beside(state.ring) for state in self._states]
+        there = list(dict.fromkeys(path for path in found if path is not None))
         if not there:
             raise Absent("these ranks leave no breadcrumbs (GRAPHGUARD_BREADCRUMBS=1)")
         return self._copy(there, "breadcrumbs", CRUMBS_BYTES, "breadcrumbs")
@@ -221,7 +223,7 @@ class Parts:
         finally:
             self._looked_at.set()
         self._put_json("processes.json", told, "what ps would say")
-        return ()
+        return [f"process {pid}: {why}" for pid, why in self._not_here.items()]
 
     def _environment(self) -> Sequence[str]:
         known = self._known()
@@ -285,4 +287,22 @@ class Parts:
         self._kept.put(name, msgspec.json.format(content, indent=2), what)
 
     def _left(self) -> float:
-        return max(0.0, self._until - time.monotonic())
+        return self._deadline.left()
+
+
+def _processes_here(states: Sequence[RankState]) -> tuple[tuple[int, ...], dict[int, str]]:
+    """Return the processes of ranks that can be looked at, and why the others cannot.
+
+    The id of a process that is gone, or of another machine or container, is that of another
+    process here, which is nobody's business.
+    """
+    here: dict[int, None] = {}
+    not_here: dict[int, str] = {}
+    for state in states:
+        if state.process.state == GONE:
+            not_here[state.pid] = "it is gone"
+        elif state.process.state == ELSEWHERE or state.pid <= 0:
+            not_here[state.pid] = "it is on another machine, or in another container"
+        else:
+            here[state.pid] = None
+    return tuple(here), not_here

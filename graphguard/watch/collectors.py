@@ -10,6 +10,11 @@ from enum import Enum
 import msgspec
 
 _MAX_REASON = 1000
+_TICK = 0.05
+_MISSED = 0.2
+"""A wait that takes so much longer than it was to take: the process was not let run."""
+
+_MAX_GIVEN = 1.5
 
 
 class Became(str, Enum):
@@ -60,7 +65,41 @@ class Collector(msgspec.Struct, frozen=True):
     collect: Callable[[], Sequence[str]]
 
 
-def run(collectors: Sequence[Collector], until: float) -> tuple[Account, ...]:
+class Deadline:
+    """When all has to be there.
+
+    Time in which this process was not let run, on a machine that is overloaded or was suspended,
+    is given back up to a bound: with nothing collected, being in time is worth nothing.
+
+    Args:
+        until: The moment, by ``time.monotonic()``.
+    """
+
+    def __init__(self, until: float) -> None:
+        self._until = until
+        self._given = 0.0
+
+    def left(self) -> float:
+        """Return how many seconds are left."""
+        return max(0.0, self._until - time.monotonic())
+
+    def wait_for(self, threads: Sequence[threading.Thread]) -> None:
+        """Wait until all threads have ended or the time is up."""
+        for thread in threads:
+            while thread.is_alive() and (left := self.left()):
+                before = time.monotonic()
+                wanted = min(_TICK, left)
+                thread.join(wanted)
+                self._give_back(time.monotonic() - before - wanted)
+
+    def _give_back(self, missed: float) -> None:
+        given = min(missed, _MAX_GIVEN - self._given)
+        if missed > _MISSED and given > 0:
+            self._given += given
+            self._until += given
+
+
+def run(collectors: Sequence[Collector], deadline: Deadline) -> tuple[Account, ...]:
     """Run collectors at once, and return when all have ended or the time is up.
 
     One that is late is left behind in its thread: it may hang in the kernel, where nothing can end
@@ -68,7 +107,7 @@ def run(collectors: Sequence[Collector], until: float) -> tuple[Account, ...]:
 
     Args:
         collectors: What to run.
-        until: When the time is up, by ``time.monotonic()``.
+        deadline: When the time is up.
     """
     accounts: dict[str, Account] = {}
     lock = threading.Lock()
@@ -85,8 +124,7 @@ def run(collectors: Sequence[Collector], until: float) -> tuple[Account, ...]:
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
+    deadline.wait_for(threads)
     took = round(time.monotonic() - began, 3)
     with lock:
         for each in collectors:

@@ -16,6 +16,7 @@ from graphguard.blackbox.directory import DIRECTORY_MODE, FILE_MODE
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_NAMES = 100
+_PART = ".part"
 _NAME = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
 
@@ -42,9 +43,10 @@ class EvidenceDirectory:
         self.path = path
         self._descriptor = descriptor
         self._left = max_bytes
-        self._files: list[KeptFile] = []
-        self._made: set[str] = set()
+        self._files: dict[str, KeptFile] = {}
+        self._writers = 0
         self._lock = threading.Lock()
+        self._sealed = False
         self._closed = False
 
     @classmethod
@@ -82,48 +84,79 @@ class EvidenceDirectory:
         """
         if not _NAME.fullmatch(name):
             raise NotKept(f"{name!r} is no name for a file of evidence")
-        with self._lock:
-            if self._closed:
-                raise NotKept(f"{name} came too late")
-            if len(content) > self._left:
-                raise NotKept(
-                    f"{name} has {len(content):,} bytes, and there is room for {self._left:,}"
-                )
-            try:
-                self._write(name, content)
-            except OSError as error:
-                raise NotKept(f"{name} cannot be written: {error.strerror}") from error
-            self._left -= len(content)
-            self._files.append(KeptFile(name, len(content), what))
-
-    def files(self) -> tuple[KeptFile, ...]:
-        """Return what has been put into it."""
-        with self._lock:
-            return tuple(sorted(self._files, key=lambda file: file.name))
-
-    def close(self, last: dict[str, bytes]) -> None:
-        """Take nothing more but these files, for which there is always room."""
-        with self._lock:
-            self._closed = True
-            for name, content in last.items():
-                self._write(name, content)
-            os.close(self._descriptor)
+        self._begin(name, len(content))
+        whole = False
+        try:
+            # Not under the lock: a disk may be slow, and the directory is closed in time.
+            self._write(f"{name}{_PART}", content)
+            whole = True
+        except OSError as error:
+            raise NotKept(f"{name} cannot be written: {error.strerror}") from error
+        finally:
+            self._end(name, KeptFile(name, len(content), what), whole=whole)
 
     def seal(self) -> tuple[KeptFile, ...]:
         """Take nothing more, and return what has been put into it."""
         with self._lock:
-            self._closed = True
-            return tuple(sorted(self._files, key=lambda file: file.name))
+            self._sealed = True
+            return tuple(sorted(self._files.values(), key=lambda file: file.name))
+
+    def close(self, last: dict[str, bytes]) -> None:
+        """Take nothing more but these files, which do not count.
+
+        Raises:
+            OSError: If they cannot be written.
+        """
+        self.seal()
+        try:
+            for name, content in last.items():
+                self._write(name, content)
+        finally:
+            with self._lock:
+                self._closed = True
+                self._close_if_idle()
+
+    def _begin(self, name: str, size: int) -> None:
+        with self._lock:
+            if self._sealed:
+                raise NotKept(f"{name} came too late")
+            if name in self._files:
+                raise NotKept(f"{name} is there already")
+            if size > self._left:
+                raise NotKept(f"{name} has {size:,} bytes, and there is room for {self._left:,}")
+            self._left -= size
+            self._writers += 1
+
+    def _end(self, name: str, file: KeptFile, *, whole: bool) -> None:
+        with self._lock:
+            self._writers -= 1
+            part = f"{name}{_PART}"
+            try:
+                if whole and not self._sealed:
+                    os.rename(part, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+                    self._files[name] = file
+                    return
+                self._left += file.bytes
+                with suppress(FileNotFoundError):
+                    os.unlink(part, dir_fd=self._descriptor)
+            finally:
+                self._close_if_idle()
+        if whole:
+            raise NotKept(f"{name} came too late")
+
+    def _close_if_idle(self) -> None:
+        # Who still writes needs the descriptor; its number may be that of another file else.
+        if self._closed and not self._writers and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def _write(self, name: str, content: bytes) -> None:
         directory, _, file = name.rpartition("/")
         if not directory:
             self._write_in(self._descriptor, file, content)
             return
-        if directory not in self._made:
-            with suppress(FileExistsError):
-                os.mkdir(directory, DIRECTORY_MODE, dir_fd=self._descriptor)
-            self._made.add(directory)
+        with suppress(FileExistsError):
+            os.mkdir(directory, DIRECTORY_MODE, dir_fd=self._descriptor)
         opened = os.open(directory, _DIRECTORY, dir_fd=self._descriptor)
         try:
             self._write_in(opened, file, content)

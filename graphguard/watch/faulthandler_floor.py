@@ -8,6 +8,7 @@ or that the kernel does not let go of, answers nothing.
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import os
 import re
@@ -94,22 +95,33 @@ def ask(pid: int, ring: Path, registered: Registered, seconds: float) -> bytes:
     """
     until = time.monotonic() + seconds
     descriptor = _opened(ring, registered.file)
-    try:
-        process = os.pidfd_open(pid)
-    except OSError as error:
-        os.close(descriptor)
-        raise NoAnswer(f"process {pid}: {error.strerror}") from error
+    process = -1
     try:
         # The process is pinned by its descriptor first, and then looked at.
+        process = _pinned(pid)
         _require_registered(pid, ring, registered.signal, descriptor)
         before = _make_room(descriptor)
-        signal.pidfd_send_signal(process, registered.signal)
+        if process >= 0:
+            signal.pidfd_send_signal(process, registered.signal)
+        else:
+            os.kill(pid, registered.signal)
         return _appended(descriptor, before, until)
     except OSError as error:
         raise NoAnswer(f"process {pid} cannot be asked: {error.strerror}") from error
     finally:
-        os.close(process)
+        if process >= 0:
+            os.close(process)
         os.close(descriptor)
+
+
+def _pinned(pid: int) -> int:
+    """Return a descriptor of a process, so that no other can take its id; -1 on older kernels."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            return -1
+        raise
 
 
 def read_answer(answer: bytes, ring: Path, registered: Registered) -> tuple[ThreadStack, ...]:

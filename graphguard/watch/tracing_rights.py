@@ -6,6 +6,11 @@ import os
 
 _CAP_SYS_PTRACE = 19
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
+_SCOPES = {
+    "1": "only the parents of a process may read it",
+    "2": "only the administrator may read a process",
+    "3": "no process may be read",
+}
 
 
 def why_refused(pid: int) -> str:
@@ -18,22 +23,15 @@ def why_refused(pid: int) -> str:
             f"it belongs to user {owner} and this is user {os.geteuid()}: run as the same user, or "
             "with CAP_SYS_PTRACE"
         )
-    scope = _scope()
-    if scope in ("1", "2", "3"):
-        what = {
-            "1": "only the parents of a process may read it",
-            "2": "only the administrator may read a process",
-            "3": "no process may be read",
-        }[scope]
-        return (
-            f"kernel.yama.ptrace_scope is {scope}: {what}; allow it with sysctl "
-            "kernel.yama.ptrace_scope=0, or give the container CAP_SYS_PTRACE "
-            "(docker run --cap-add=SYS_PTRACE)"
-        )
-    return (
+    return _by_yama() or (
         "the system does not let it be read: give the container CAP_SYS_PTRACE "
         "(docker run --cap-add=SYS_PTRACE)"
     )
+
+
+def why_refused_here() -> str:
+    """Return why this process may read no other process of its user; nothing if it may."""
+    return "" if _has_capability() else _by_yama()
 
 
 def looks_refused(text: str) -> bool:
@@ -42,6 +40,17 @@ def looks_refused(text: str) -> bool:
     return any(
         sign in lowered
         for sign in ("permission denied", "operation not permitted", "os error 1)", "eperm")
+    )
+
+
+def _by_yama() -> str:
+    what = _SCOPES.get(scope := _scope())
+    if what is None:
+        return ""
+    return (
+        f"kernel.yama.ptrace_scope is {scope}: {what}; allow it with sysctl "
+        "kernel.yama.ptrace_scope=0, or give the container CAP_SYS_PTRACE "
+        "(docker run --cap-add=SYS_PTRACE)"
     )
 
 

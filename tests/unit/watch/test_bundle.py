@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import stat
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,13 +16,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from graphguard import manifest
+from graphguard.agreement.segment import Segment
 from graphguard.blackbox import choosing
 from graphguard.errors import BlackBoxError
-from graphguard.watch import bundle, bundle_parts, stack_engines
+from graphguard.manifest import Manifest
+from graphguard.watch import bundle, bundle_parts, ledger_summary, stack_engines
 from graphguard.watch.evidence_directory import EvidenceDirectory, NotKept
+from graphguard.watch.ledger_summary import Ledger
 from graphguard.watch.ranks import RankState, rank_states
 from graphguard.watch.stack_model import ProcessStacks
-from tests.unit.watch.stuck_processes import running, wait_for_state
+from tests.unit.agreement.ledgers import Place
+from tests.unit.watch.stuck_processes import SLEEPER, running, wait_for_state
 
 RANK = """
 import os, sys, time
@@ -112,6 +119,38 @@ def test_a_bundle_holds_the_evidence_of_all_ranks(
     assert "graphguard diagnose --bundle" in (made / "README.txt").read_text()
 
 
+def test_what_lies_beside_the_rings_is_copied_with_the_ledger_and_the_log(
+    directory: Path,
+    ranks: tuple[RankState, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crumbs = directory / f"breadcrumbs.rank1.{ranks[1].pid}.crumbs"
+    crumbs.write_bytes(b"how far")
+    manifest.write(Manifest(0, 2, ()), directory)
+    manifest.write(Manifest(7, 8, ()), directory)
+    log = tmp_path / "engine.log"
+    log.write_text("INFO 11-21 10:00:00 [x.py:1] last healthy step\nthe prompt of a user\n")
+    monkeypatch.setenv("GRAPHGUARD_STALL_LOG", str(log))
+    segment = Segment.create(2)
+    try:
+        Place(segment, 0, enforces=False).propose(0)
+        ledger = Ledger(segment.descriptor, segment.size, "tp:0", (0, 1))
+        made = bundle.collect(directory, "job", ranks, verdict_of, [ledger], soon())
+    finally:
+        segment.remove_name()
+        segment.close()
+    assert (made / "breadcrumbs" / crumbs.name).read_bytes() == b"how far"
+    assert [path.name for path in (made / "manifests").iterdir()] == ["manifest.rank0.json"]
+    (told,) = read(made / "ledger.json")["ledgers"]
+    assert told["group"] == "tp:0"
+    assert [rank["passed"] for rank in told["ranks"]] == [1, 0]
+    assert told["behind"] == [1]
+    assert ledger_summary.summarise((made / "ledgers" / "0.ledger").read_bytes()).num_ranks == 2
+    assert "last healthy step" in (made / "log-tail.txt").read_text()
+    assert "prompt of a user" not in (made / "log-tail.txt").read_text()
+
+
 def test_all_of_a_bundle_is_private(directory: Path, ranks: tuple[RankState, ...]) -> None:
     before = os.umask(0)
     try:
@@ -159,6 +198,33 @@ def test_a_rank_that_is_gone_is_named_and_the_rest_is_there(
     assert len(list((made / "rings").iterdir())) == 2
 
 
+@pytest.mark.parametrize("where", ["gone", "elsewhere"])
+def test_a_process_that_has_the_id_of_a_rank_elsewhere_is_not_looked_at(
+    where: str, directory: Path, ranks: tuple[RankState, ...]
+) -> None:
+    with running(SLEEPER, NCCL_OF_A_STRANGER="his own") as stranger:
+        process = msgspec.structs.replace(ranks[0].process, pid=stranger, state=where, alive=False)
+        rank = msgspec.structs.replace(ranks[0], pid=stranger, process=process)
+        made = bundle.collect(directory, "job", [rank, ranks[1]], verdict_of, (), soon())
+    assert str(stranger) not in read(made / "processes.json")["processes"]
+    assert not (made / "stacks" / f"{stranger}.txt").exists()
+    assert "his own" not in (made / "environment.json").read_text()
+    missing = read(made / "index.json")["missing"]
+    assert f"process {stranger}: it is" in missing["stacks"]
+    assert f"process {stranger}: it is" in missing["processes"]
+
+
+def test_a_full_disk_costs_no_more_than_what_does_not_fit(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(EvidenceDirectory, "_write_in", full)
+    made = bundle.collect(directory, "job", [], verdict_of, (), soon(1.0))
+    assert list(made.iterdir()) == []
+
+
 def test_what_hangs_is_named_and_the_bundle_is_there_in_time(
     directory: Path,
     ranks: tuple[RankState, ...],
@@ -202,6 +268,22 @@ def test_stacks_that_were_taken_before_are_not_taken_again(
     made = bundle.collect(directory, "job", ranks, verdict_of, (), soon(), samples=samples)
     assert "said before" in read(made / "index.json")["missing"]["stacks"]
     assert not (made / "stacks").exists()
+
+
+def test_stacks_that_nobody_has_taken_are_taken_after_the_verdict(
+    directory: Path, ranks: tuple[RankState, ...]
+) -> None:
+    given: list[int] = []
+
+    def verdict(stacks: Mapping[int, ProcessStacks]) -> Verdict:
+        given.append(len(stacks))
+        return verdict_of(stacks)
+
+    samples = {ranks[0].pid: ProcessStacks(ranks[0].pid, "", (), "said before")}
+    made = bundle.collect(directory, "job", ranks, verdict, (), soon(), samples=samples)
+    assert given == [1]
+    assert not (made / "stacks" / f"{ranks[0].pid}.txt").exists()
+    assert "stuck_in_the_model" in (made / "stacks" / f"{ranks[1].pid}.txt").read_text()
 
 
 def test_a_ring_that_is_a_link_is_not_followed(
@@ -276,6 +358,61 @@ def test_the_size_of_the_evidence_is_bounded(directory: Path) -> None:
         kept.put("four", b"", "four")
     kept.close({"index.json": b"{}"})
     assert (directory / "stall-x" / "index.json").read_bytes() == b"{}"
+
+
+def test_a_disk_that_is_slow_holds_up_nothing_and_leaves_no_half_file(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        kept = EvidenceDirectory.create(opened, directory / "stall-x", 100)
+    finally:
+        os.close(opened)
+    begun, go_on = threading.Event(), threading.Event()
+    write = EvidenceDirectory._write_in
+
+    def slow(self: EvidenceDirectory, into: int, file: str, content: bytes) -> None:
+        write(self, into, file, content)
+        if file.startswith("slow"):
+            begun.set()
+            go_on.wait(60)
+
+    monkeypatch.setattr(EvidenceDirectory, "_write_in", slow)
+    said: list[str] = []
+
+    def put() -> None:
+        try:
+            kept.put("a/slow", b"x", "slow")
+        except NotKept as why:
+            said.append(str(why))
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    assert begun.wait(30)
+    kept.put("quick", b"x", "quick")
+    assert [file.name for file in kept.seal()] == ["quick"]
+    kept.close({"index.json": b"{}"})
+    go_on.set()
+    thread.join(30)
+    assert said == ["a/slow came too late"]
+    assert {path.name for path in (directory / "stall-x").rglob("*")} == {
+        "quick",
+        "index.json",
+        "a",
+    }
+
+
+def test_what_is_there_is_not_written_again(directory: Path) -> None:
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        kept = EvidenceDirectory.create(opened, directory / "stall-x", 100)
+    finally:
+        os.close(opened)
+    kept.put("one", b"first", "one")
+    with pytest.raises(NotKept, match="there already"):
+        kept.put("one", b"second", "one")
+    kept.close({})
+    assert (directory / "stall-x" / "one").read_bytes() == b"first"
 
 
 @pytest.mark.parametrize("name", ["../up", "a/../../up", "/up", ".up", ""])

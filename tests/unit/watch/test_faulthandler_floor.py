@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -72,6 +73,18 @@ def test_without_an_engine_a_process_writes_its_own_stacks(directory: Path) -> N
     assert taken.main.frames[0].function == "stuck"
     assert len(taken.threads) == 2
     assert again.threads == taken.threads
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_an_older_kernel_does_without_descriptors_of_processes(
+    number: int, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    with askable(directory) as (pid, how):
+        assert b"in stuck" in floor.ask(pid, how.ring, how.registered, SECONDS)
 
 
 @pytest.mark.usefixtures("_no_engine")

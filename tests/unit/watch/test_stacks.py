@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,9 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from graphguard.watch import stack_engines, stacks, tracing_rights
-from graphguard.watch.stack_model import ProcessStacks
+from graphguard.watch.stack_model import ProcessStacks, as_text
 from tests.unit.watch.stuck_processes import (
     C_SPINNER,
     IN_THE_KERNEL,
@@ -242,6 +245,35 @@ def test_what_yama_forbids_is_said_with_how_to_allow_it(
     assert f"ptrace_scope is {scope}" in why
     assert "ptrace_scope=0" in why
     assert "--cap-add=SYS_PTRACE" in why
+
+
+WORDS = st.sampled_from(
+    [
+        "Traceback for thread 7 (python) [Has the GIL] (most recent call last):\n",
+        '    (Python) File "/x.py", line 12, in f\n',
+        '    (C) File "???", line 0, in ??? (/lib/libc.so.6)\n',
+        "        self.run()\n",
+        "\n",
+        "99999999999999999999",
+        "(",
+        "\x00",
+    ]
+)
+
+
+@given(st.lists(WORDS | st.text(max_size=20), max_size=20).map("".join))
+def test_whatever_pystack_writes_is_stacks_or_refused(text: str) -> None:
+    try:
+        threads = stack_engines.read_pystack(text.encode("utf-8", "surrogatepass"), 7)
+    except ValueError:
+        return
+    as_text(ProcessStacks(7, "pystack", threads))
+
+
+@given(st.binary(max_size=100))
+def test_whatever_py_spy_writes_is_stacks_or_refused(output: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        stack_engines.read_py_spy(output, 7)
 
 
 @pytest.mark.parametrize("output", [b"", b"null", b"[]x", b'{"a": 1}', b"[1]", b"\xff\xfe"])
