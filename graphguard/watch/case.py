@@ -170,7 +170,8 @@ def _step_of(members: Sequence[Standing], places: Mapping[int, Place]) -> int:
     launched = []
     for each in members:
         place = places.get(each.state.pid)
-        waits = each.waits and each.seen.wait is not Wait.HOST
+        # A launch that sleeps waits for something, though its stack does not say for whom.
+        waits = each.waits and (each.seen.wait is not Wait.HOST or each.sleeps)
         if place is not None and place.numbered and place.launched and waits:
             outputs = any(activity.kind == "output" for activity in each.stuck)
             if place.in_flight or outputs or each.seen.wait in (Wait.PEERS, Wait.DEVICE):

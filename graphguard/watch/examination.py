@@ -157,8 +157,7 @@ def _first_runs(states: Iterable[RankState]) -> dict[int, str]:
 def _first_run(state: RankState) -> str:
     steps = [record for record in _records(state) if record.event in STEP_EVENTS]
     if not steps:
-        first = state.pulse is not None and state.pulse.ended == 0
-        return "it is in its first step" if first else ""
+        return ""
     last = steps[-1]
     launches = [
         record

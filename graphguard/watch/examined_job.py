@@ -15,7 +15,7 @@ from graphguard.errors import CommandError
 from graphguard.watch.ledger_summary import Ledger
 from graphguard.watch.processes import Child, process_state
 from graphguard.watch.ranks import Ranks, RankState
-from graphguard.watch.slowness import with_named_sleeps
+from graphguard.watch.slowness import with_named_sleeps, with_own_reads
 from graphguard.watch.stall import Suspect
 
 _GENERATIONS = 3
@@ -113,7 +113,7 @@ def _looked_closer(state: RankState) -> RankState:
     if not state.process.alive or state.host != os.uname().nodename or state.pid <= 0:
         return state
     threads = [each.thread for each in state.pulse.activities] if state.pulse is not None else []
-    return with_descendants(with_named_sleeps(state, [state.pid, *threads]))
+    return with_descendants(with_own_reads(with_named_sleeps(state, [state.pid, *threads])))
 
 
 def with_descendants(state: RankState) -> RankState:

@@ -26,7 +26,7 @@ from graphguard import environment
 from graphguard.errors import ConfigurationError, GraphguardError
 from graphguard.watch import incident as incidents
 from graphguard.watch.actions import act
-from graphguard.watch.bundling import Bundling
+from graphguard.watch.bundling import Bundling, prepare
 from graphguard.watch.examination import Examined, examine
 from graphguard.watch.examined_job import Looks, Task, kind_name, wait
 from graphguard.watch.following import Following
@@ -45,6 +45,9 @@ AGAIN_SECONDS = 1.0
 STACKS_AGAIN_SECONDS = 5.0
 """How often new stacks are taken of it."""
 
+NICER = 5
+"""By how much an examiner asks to come before others until the stall is told: they may spin."""
+
 YOUNG_NS = 1_000_000_000
 """What has begun less than this ago is not part of a stall, unless the limit is shorter."""
 
@@ -54,10 +57,12 @@ class Examiner:
 
     Args:
         task: What it was started for.
+        nice: The priority of this process when the stall has been told.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, nice: int = 0) -> None:
         self._task = task
+        self._nice = nice
         self._looks = Looks(task)
         self._slow_seconds = _seconds(environment.slow_seconds, 300.0)
         self._startup_seconds = _seconds(environment.startup_seconds, 60.0)
@@ -76,6 +81,7 @@ class Examiner:
             return
         if not self._suspects(states):
             return
+        prepare()
         examined = self._not_slow(known)
         if examined is not None:
             self._stall(examined)
@@ -123,6 +129,7 @@ class Examiner:
             if not told_slow:
                 told_slow = True
                 tell(slow_line(examined.verdict, self._slow_seconds))
+                _be_nice(self._nice)
                 self._keep(examined.verdict, first, bundle="", slow=True)
             wait(AGAIN_SECONDS, began)
         return None
@@ -132,6 +139,7 @@ class Examiner:
         stuck = stuck_of(examined.after, self._young_ns)
         bundling = Bundling(self._task, examined)
         tell(stall_line(told, bundling.path_soon()))
+        _be_nice(self._nice)
         kept = self._keep(told, stuck, bundle=bundling.name)
         bundle = bundling.finish()
         if bundling.name != kept.bundle:
@@ -178,8 +186,10 @@ class Examiner:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Examine what the arguments say; return 2 if they cannot be meant."""
     given = sys.argv[1:] if arguments is None else arguments
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
     if arguments is None:
         close_what_is_not_given(given)
+        _be_nice(nice - NICER)
     try:
         task = read_arguments(given)
     except (ValueError, LedgerUnreadable) as error:
@@ -192,9 +202,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sole = sole_examiner(task)
         if sole is not None:
-            Examiner(sole).run()
-    except GraphguardError as error:
-        tell(f"graphguard: a stall could not be examined: {error.message}")
+            Examiner(sole, nice).run()
+    except Exception as error:  # noqa: BLE001 - one line is what the log can use
+        suspect = task.suspect
+        message = error.message if isinstance(error, GraphguardError) else repr(error)
+        tell(
+            f"graphguard: rank {suspect.rank} (pid {suspect.pid}) has been in {suspect.kind} for "
+            f"{suspect.watched_ns / 1e9:.1f} s, and it could not be examined: {message}"
+        )
         return 1
     return 0
 
@@ -271,6 +286,12 @@ def sole_examiner(task: Task) -> Task | None:
         return task
     # Held until this process ends.
     return msgspec.structs.replace(task, job=job, lock=descriptor)
+
+
+def _be_nice(value: int) -> None:
+    """Ask for a priority. Most users may not raise theirs; then it stays as it is."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, value)
 
 
 def _seconds(of_environment: object, default: float) -> float:

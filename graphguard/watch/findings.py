@@ -142,6 +142,8 @@ def _in_own_code(case: Case) -> Finding | None:
         for each in case.waiting
         if each.seen.wait is Wait.HOST and not each.moves and not _ahead(each, case)
     ]
+    # One that sleeps may do so because of one that does not.
+    own = [each for each in own if not each.sleeps] or own
     places = {each.seen.where for each in own}
     if not own or (len(own) > 1 and len(own) == len(case.members) and len(places) == 1):
         return None

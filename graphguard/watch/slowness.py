@@ -128,6 +128,24 @@ def with_named_sleeps(state: RankState, threads: Sequence[int]) -> RankState:
     return msgspec.structs.replace(state, process=process)
 
 
+def with_own_reads(state: RankState) -> RankState:
+    """Count what the threads of a process have read, and nothing that its children have.
+
+    What the kernel tells of a process has in it what those children have read that have ended.
+    """
+    read = sum(_read_by(state.pid, thread.tid) for thread in state.process.threads)
+    process = msgspec.structs.replace(state.process, read_bytes=read)
+    return msgspec.structs.replace(state, process=process)
+
+
+def _read_by(pid: int, tid: int) -> int:
+    """Return what a thread has read, by system calls or from disks, whichever is more."""
+    with suppress(OSError, ValueError), open(f"/proc/{pid}/task/{tid}/io", "rb") as file:
+        told = dict(line.split(b":", 1) for line in file.read(_MAX_SYSCALL_TEXT).splitlines())
+        return max(int(told.get(b"rchar", 0)), int(told.get(b"read_bytes", 0)))
+    return 0
+
+
 def _sleeping_call(pid: int, tid: int) -> str:
     text = ""
     with suppress(OSError), open(f"/proc/{pid}/task/{tid}/syscall", encoding="ascii") as file:

@@ -87,6 +87,11 @@ def _seen_of(standing: Standing, *, blamed: bool) -> Iterator[Evidence]:
         for group, last in sorted(state.last.items()):
             step = f" step {last.step}" if last.step else ""
             yield Evidence(f"rank {rank}{step} of {group or 'no group'}: {last.text}", state.ring)
+    for crumb in state.crumbs:
+        if (read := _crumb(crumb)) is not None:
+            reached, positions, operation = read
+            what = f"rank {rank} has passed {reached} of {positions} calls, and is in {operation}"
+            yield Evidence(what, f"breadcrumbs beside {state.ring}")
     if standing.seen.where:
         why = f" ({standing.seen.reason})" if standing.seen.reason else ""
         told = _WAITS.get(standing.seen.wait, "is")

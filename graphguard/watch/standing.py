@@ -39,6 +39,7 @@ class Standing(msgspec.Struct, frozen=True):
             main thread if there is none.
         stack: That stack, if there is one.
         stacks_problem: Why there is none.
+        sleeps: Whether that thread waits for something that is not just a time.
         used_ns: Processor time that the thread used between the looks.
         all_used_ns: What all threads of the process used.
         between_ns: How long that was.
@@ -50,6 +51,7 @@ class Standing(msgspec.Struct, frozen=True):
     seen: Seen
     stack: ThreadStack | None
     stacks_problem: str
+    sleeps: bool
     used_ns: int
     all_used_ns: int
     between_ns: int
@@ -161,13 +163,15 @@ def _standing(
     stack = _stack_of(stacks, thread)
     used = _used(before, after)
     between_ns = 0 if before is None else max(0, after.looked_ns - before.looked_ns)
+    sleeps = _sleeps(before, after, thread, used.get(thread, 0), between_ns)
     return Standing(
         state=after,
         stuck=stuck,
         moves=moves,
-        seen=_seen(stack, on_cuda, _sleeps(after, thread, used.get(thread, 0), between_ns)),
+        seen=_seen(stack, on_cuda, sleeps),
         stack=stack,
         stacks_problem=_problem(stacks, stack),
+        sleeps=sleeps,
         used_ns=used.get(thread, 0),
         all_used_ns=sum(used.values()),
         between_ns=between_ns,
@@ -189,12 +193,22 @@ def has_native(stack: ThreadStack) -> bool:
     return any(frame.native for frame in stack.frames)
 
 
-def _sleeps(after: RankState, tid: int, used_ns: int, between_ns: int) -> bool:
+def _sleeps(
+    before: RankState | None, after: RankState, tid: int, used_ns: int, between_ns: int
+) -> bool:
     """Whether a thread waits for something that is not just a time."""
-    thread = next((each for each in after.process.threads if each.tid == tid), None)
-    if thread is None or thread.state != "sleeping" or thread.waits_in in TIMED_SLEEPS:
+    seen = [
+        thread
+        for state in (before, after)
+        if state is not None
+        for thread in state.process.threads
+        if thread.tid == tid
+    ]
+    if any(thread.waits_in in TIMED_SLEEPS for thread in seen):
         return False
-    return used_ns <= IDLE_SHARE * between_ns
+    # Seen awake once, it may just have been asked for its stack. One that computes is so twice.
+    sleeping = any(thread.state == "sleeping" for thread in seen)
+    return sleeping and used_ns <= IDLE_SHARE * between_ns
 
 
 def _used(before: RankState | None, after: RankState) -> dict[int, int]:

@@ -19,7 +19,7 @@ import pytest
 from graphguard.watch.examined_job import with_descendants
 from graphguard.watch.processes import process_state
 from graphguard.watch.ranks import RankState
-from graphguard.watch.slowness import SlowSigns, slow_signs, with_named_sleeps
+from graphguard.watch.slowness import SlowSigns, slow_signs, with_named_sleeps, with_own_reads
 from graphguard.watch.stack_model import Frame, ProcessStacks, ThreadStack
 from tests.unit.watch.states import rank
 
@@ -34,7 +34,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def run(program: str, *arguments: str) -> subprocess.Popen[bytes]:
         file = tmp_path / "program.py"
         file.write_text(textwrap.dedent(program))
-        process = subprocess.Popen([sys.executable, file, *arguments], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, file, *arguments], stdout=subprocess.PIPE, start_new_session=True
+        )
         started.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
@@ -43,7 +45,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield run
     for process in started:
         with suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
@@ -53,7 +55,7 @@ def look(pid: int) -> RankState:
     state = msgspec.structs.replace(
         rank(0), pid=pid, process=process_state(pid), looked_ns=time.time_ns()
     )
-    return with_descendants(with_named_sleeps(state, [pid]))
+    return with_descendants(with_own_reads(with_named_sleeps(state, [pid])))
 
 
 def signs(pid: int, between: float = 0.4, first_run: str = "") -> SlowSigns:
@@ -142,8 +144,8 @@ def test_a_compiler_that_it_has_started_is_slow(start: Start, tmp_path: Path) ->
         """
         import subprocess, sys
         print('begun', flush=True)
-        while True:
-            subprocess.run(['cc', '-O2', '-c', '-o', '/dev/null', sys.argv[1]])
+        shell = 'while :; do cc -O2 -c -o /dev/null "$0"; done'
+        subprocess.run(['sh', '-c', shell, sys.argv[1]])
         """,
         str(source),
     )
@@ -164,8 +166,6 @@ def test_a_child_that_is_no_compiler_is_not(start: Start) -> None:
         """
     )
     assert signs(process.pid).certain == ()
-    for child in look(process.pid).process.children:
-        os.kill(child.pid, signal.SIGKILL)
 
 
 def test_a_disk_that_is_read_is_slow(start: Start, tmp_path: Path) -> None:
@@ -181,6 +181,21 @@ def test_a_disk_that_is_read_is_slow(start: Start, tmp_path: Path) -> None:
     )
     told = until(process.pid, "has read")
     assert any("has read" in each.what for each in told.certain)
+
+
+def test_what_a_child_has_read_that_has_ended_is_not(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(bytes(2**20))
+    process = start(
+        """
+        import subprocess, sys
+        print('begun', flush=True)
+        while True:
+            subprocess.run(['cat', sys.argv[1], sys.argv[1]], stdout=subprocess.DEVNULL)
+        """,
+        str(tmp_path / "weights"),
+    )
+    told = [signs(process.pid, 0.6) for _ in range(3)]
+    assert not any(each.certain for each in told)
 
 
 FRAMES = {

@@ -213,6 +213,13 @@ CASES = {
         [],
         [0],
     ),
+    "one is held in its launch by its device, and the other has returned": Given(
+        [WAITS, rank(1, did=HEALTHY_AHEAD)],
+        {0: DEVICE, 1: WORK},
+        "device",
+        [],
+        [0],
+    ),
     "all have launched, and all wait for their devices": Given(
         [
             rank(0, activity("step", 0, group=""), did=HEALTHY_AHEAD),
@@ -288,6 +295,7 @@ def test_breadcrumbs_say_which_collective_it_is() -> None:
     told = judged(states, {0: PEERS, 1: PEERS})
     assert str(told.collective) == "all_reduce of 4096 float16 over tp:0 (17 of 61)"
     assert not any("breadcrumbs" in each for each in told.not_known)
+    assert sum("has passed 16 of 61 calls" in each.what for each in told.evidence) == 2
 
 
 def test_in_a_process_with_cuda_a_stack_of_python_alone_blames_nobody() -> None:
@@ -321,6 +329,18 @@ def test_a_rank_that_compiles_is_slow_whatever_the_one_does_that_waits_for_it() 
     before = earlier([rank(0, activity(), did=last(), state="running"), states[1]])
     told = judged(states, {0: TORCH, 1: compiles}, before)
     assert (told.stall_class, told.ranks) == ("slow", (1,))
+
+
+def test_of_two_in_their_own_code_the_one_that_sleeps_in_its_launch_is_not_blamed() -> None:
+    lock = (Frame("__futex_wait", "libc.so.6", 0, native=True), Frame("replay", "/app/x.py", 16))
+    spins = (Frame("spin", "/app/x.so", 0, native=True), Frame("tokenize", "/app/x.py", 20))
+    waits = rank(0, activity(), did=last())
+    late = rank(1, activity("step", 0, group=""), did=BEHIND, state="running")
+    told = judged([waits, late], {0: lock, 1: spins})
+    assert (told.stall_class, told.ranks, told.waiting) == ("host-stuck", (1,), (0,))
+    in_launch = rank(1, activity(), did=last(), state="running")
+    told = judged([waits, in_launch], {0: lock, 1: spins})
+    assert (told.stall_class, told.ranks, told.waiting) == ("host-stuck", (1,), (0,))
 
 
 def test_a_rank_that_moves_is_not_blamed() -> None:
