@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from graphguard import manifest
+from graphguard.errors import BlackBoxError
 from graphguard.watch import (
     bundle_contents as contents,
 )
@@ -24,6 +25,7 @@ from graphguard.watch import (
     process_record,
     stacks,
 )
+from graphguard.watch.breadcrumbs import beside, breadcrumbs_in
 from graphguard.watch.collectors import Absent, Collector
 from graphguard.watch.evidence_directory import EvidenceDirectory, NotKept, read_regular
 from graphguard.watch.ledger_summary import Ledger, LedgerUnreadable
@@ -39,7 +41,6 @@ RINGS_BYTES = 32 * 2**20
 
 MANIFESTS_BYTES = 8 * 2**20
 LEDGERS_BYTES = 8 * 2**20
-CRUMBS_BYTES = 4 * 2**20
 STACKS_SECONDS = 0.9
 """For the Python stacks; the native ones have what is left."""
 
@@ -172,14 +173,19 @@ class Parts:
         return self._copy(there, "manifests", MANIFESTS_BYTES, "manifest")
 
     def _breadcrumbs(self) -> Sequence[str]:
-        paths = []
-        for state in self._states:
-            name = f"breadcrumbs.rank{state.rank}.{state.pid}.crumbs"
-            paths.append(Path(state.ring).parent / name)
-        there = [path for path in dict.fromkeys(paths) if path.exists()]
-        if not there:
+        found = [path for state in self._states if (path := beside(state.ring)) is not None]
+        if not found:
             raise Absent("these ranks leave no breadcrumbs (GRAPHGUARD_BREADCRUMBS=1)")
-        return self._copy(there, "breadcrumbs", CRUMBS_BYTES, "breadcrumbs")
+        missing = []
+        for path in found:
+            # What they say and no copy: a file has room for thousands of graphs.
+            try:
+                told = breadcrumbs_in(path, in_flight=True)
+                name = f"breadcrumbs/{path.stem}.json"
+                self._put_json(name, msgspec.to_builtins(told), f"replays in flight, of {path}")
+            except (BlackBoxError, NotKept) as why:  # noqa: PERF203 - the others are told all the same
+                missing.append(str(why).partition("\n")[0])
+        return missing
 
     def _copy(self, paths: list[Path], into: str, max_bytes: int, what: str) -> list[str]:
         """Copy files, of which each may take an equal part of the bytes."""

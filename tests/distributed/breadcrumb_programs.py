@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from graphguard import BatchDescriptor, record
+from graphguard.blackbox.writer import process_box
 from graphguard.breadcrumbs.process import process_breadcrumbs
 from graphguard.graphs.emulated import EmulatedGraph, capture
 from graphguard.watch.breadcrumbs import read_breadcrumbs
@@ -39,6 +40,7 @@ def a_stall_in_a_replay() -> bool:
     The test looks at the marks from its own process, and then lets rank 1 make those calls.
     """
     told_to_go_on = Path(os.environ["GO_ON"])
+    process_box()
     waits = dist.get_rank() == 0
     graph = _captured(CALLS if waits else STUCK_AFTER)
     graph.replay()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from graphguard.errors import BlackBoxNotReady
 from graphguard.watch.breadcrumbs import CrumbState, read_breadcrumbs
+from graphguard.watch.ranks import rank_states
 from tests.distributed import ranks
 from tests.distributed.breadcrumb_programs import CALLS, STUCK_AFTER
 
@@ -38,6 +39,7 @@ def test_a_stall_in_a_replay_is_named_with_its_collective(tmp_path: Path) -> Non
                 tmp_path,
                 GRAPHGUARD_BREADCRUMBS="1",
                 GRAPHGUARD_DIR=str(directory),
+                GRAPHGUARD_RING_ENTRIES="256",
                 GO_ON=str(go_on),
             )
         )
@@ -45,10 +47,12 @@ def test_a_stall_in_a_replay_is_named_with_its_collective(tmp_path: Path) -> Non
     job.start()
     try:
         stuck = _stuck(directory)
+        of_ranks = {state.rank: state.crumbs for state in rank_states(directory)}
     finally:
         go_on.touch()
         job.join(SECONDS * 2)
     assert results == [True, True]
+    assert of_ranks == {0: (stuck,), 1: ()}
     assert (stuck.reached, stuck.positions, stuck.launched) == (STUCK_AFTER, CALLS, 1)
     assert stuck.next_call == "all_reduce of 48 float32 over 0[0-1]"
     assert str(stuck) == (

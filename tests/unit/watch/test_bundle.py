@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from graphguard.blackbox import choosing
+from graphguard.breadcrumbs.process import open_breadcrumbs
 from graphguard.errors import BlackBoxError
 from graphguard.watch import bundle, bundle_parts, stack_engines
 from graphguard.watch.evidence_directory import EvidenceDirectory, NotKept
@@ -76,6 +77,26 @@ def soon(seconds: float = 20.0) -> float:
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+def test_how_far_replays_in_flight_got_is_in_the_bundle(
+    directory: Path, ranks: tuple[RankState, ...]
+) -> None:
+    crumbs = open_breadcrumbs(directory)
+    path = directory / f"breadcrumbs.rank0.{ranks[1].pid}.crumbs"
+    crumbs.path.rename(path)
+    for launches in (0, 1):
+        marks = crumbs.native.add(["first", "second"], 0, 0)
+        assert marks is not None
+        for _ in range(launches):
+            marks.launch()
+            marks.passed(0)
+    made = bundle.collect(directory, "job", rank_states(directory), verdict_of, (), soon())
+    told = read(made / "breadcrumbs" / f"{path.stem}.json")
+    (graph,) = told["graphs"]
+    assert (graph["reached"], graph["positions"], graph["next_call"]) == (1, 2, "second")
+    (crumb,) = rank_states(directory)[1].crumbs
+    assert crumb.next_call == "second"
 
 
 def test_a_bundle_holds_the_evidence_of_all_ranks(
