@@ -101,10 +101,8 @@ def forget_ledger(job: str) -> None:
 
 
 def _started() -> _core.Watchdog | None:
+    environment.check_stall_settings()
     limit = environment.stall_seconds()
-    startup_limit = environment.startup_seconds()
-    environment.on_stall()  # the examiner reads it when it is too late to say that it is wrong
-    environment.slow_seconds()
     if limit == 0:
         logger().info("stalls are not looked for (%s=0)", environment.STALL_SECONDS.name)
         return None
@@ -116,7 +114,7 @@ def _started() -> _core.Watchdog | None:
     native = _core.Watchdog(
         box.ring,
         limit,
-        max(limit, startup_limit),
+        max(limit, environment.startup_seconds()),
         min(TICK_SECONDS, limit / 5),
         _command(box),
         _environment(),
