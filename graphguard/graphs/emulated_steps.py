@@ -14,6 +14,13 @@ from torch.utils import _pytree
 
 from graphguard.errors import CaptureError
 
+# Operators of other libraries that communicate, and return when they are over: those of vLLM's CPU
+# engine (csrc/cpu/torch_bindings.cpp of vLLM 0.32).
+_COMMUNICATING = frozenset(
+    f"_C::shm_{name}"
+    for name in ("allreduce", "all_gather", "gather", "send_tensor_list", "recv_tensor_list")
+)
+
 _wait_tensor: Callable[[torch.Tensor], torch.Tensor] = torch.ops._c10d_functional.wait_tensor
 
 
@@ -57,6 +64,7 @@ class Step:
         self.args = args
         self.kwargs = kwargs
         self.targets = targets
+        self.communicates = type(self).communicates or func.name() in _COMMUNICATING
         # Collectives of these earlier steps must be over before this one starts.
         self.waits: tuple[int, ...] = ()
         self._operands = [*tensors_of((args, kwargs)), *targets]

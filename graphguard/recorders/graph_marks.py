@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from graphguard.graphs.contents import GraphContents
 
 _marker: tuple[int, CudaMarker] | None = None
+_stopped = False
 
 
 def mark(graph: Any, handle: int, contents: GraphContents | None) -> None:  # noqa: ANN401 - a graph of any library
@@ -30,7 +31,7 @@ def mark(graph: Any, handle: int, contents: GraphContents | None) -> None:  # no
         handle: Its ``CUgraph``.
         contents: What it holds, if somebody has looked.
     """
-    if not wanted():
+    if _stopped or not wanted():
         return
     try:
         marker = _process_marker()
@@ -38,6 +39,19 @@ def mark(graph: Any, handle: int, contents: GraphContents | None) -> None:  # no
             marker.mark(graph, handle, None if contents is None else _communicating(contents))
     except Exception as error:  # noqa: BLE001 - the program's capture goes first
         tell("graph", f"{type(error).__name__}: {error}")
+
+
+def capture_failed(graph: Any, error: BaseException) -> None:  # noqa: ANN401
+    """Take note that a capture could not be ended; with marks in it, no other graph gets any."""
+    global _stopped  # noqa: PLW0603 - once for the process
+    # Without marks there is nothing to suspect, and nothing was imported for them.
+    if getattr(graph, "_graphguard_marks", None) is None:
+        return
+    from graphguard.breadcrumbs.marking import release
+
+    release(graph)
+    _stopped = True
+    tell("capture", f"a capture with marks could not be ended, so no graph gets any: {error!r}")
 
 
 def prepare() -> None:

@@ -74,7 +74,11 @@ def watch_class(graph_class: Any, current_stream: Any, driver: Driver = _core) -
                 _look(graph, current_stream, driver)
                 if wanted():
                     _mark(graph, current_stream, driver)
-            return original(graph, *args, **kwargs)
+            try:
+                return original(graph, *args, **kwargs)
+            except BaseException as error:
+                graph_marks.capture_failed(graph, error)
+                raise
 
         capture_end.__graphguard_looks__ = True  # type: ignore[attr-defined]
         graph_class.capture_end = capture_end

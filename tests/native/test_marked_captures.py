@@ -27,6 +27,7 @@ class Torch:
         torch = self
         self.fake = fake
         self.refuses: Exception | None = None
+        self.does_not_end: Exception | None = None
         self.stuck = False
 
         class CUDAGraph:
@@ -44,6 +45,8 @@ class Torch:
 
             def capture_end(self) -> None:
                 fake.capture(STREAM, 0, 0, 0)
+                if torch.does_not_end is not None:
+                    raise torch.does_not_end
 
             def replay(self) -> None:
                 if torch.refuses is not None:
@@ -70,6 +73,7 @@ def crumbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: FakeDriver) ->
     marker = CudaMarker(crumbs, str(fake.library))
     monkeypatch.setattr(telling, "_told", set())
     monkeypatch.setattr(graph_marks, "_process_marker", lambda: marker)
+    monkeypatch.setattr(graph_marks, "_stopped", False)
     monkeypatch.setattr(graph_nodes, "_watchers", 1)
     monkeypatch.setenv("GRAPHGUARD_BREADCRUMBS", "1")
     return crumbs
@@ -127,6 +131,21 @@ def test_calls_that_do_not_fit_the_kernels_are_not_named(torch: Torch, crumbs: B
         assert marks is not None
         marks.launch()
         assert only(crumbs).next_call == KERNELS[0]
+
+
+def test_after_a_capture_with_marks_that_could_not_be_ended_no_graph_gets_any(
+    torch: Torch, crumbs: Breadcrumbs, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.does_not_end = RuntimeError("unjoined work")
+    with pytest.raises(RuntimeError, match="unjoined work"):
+        torch.capture()
+    assert read_breadcrumbs(crumbs.path) == ()
+    assert caplog.text.count("unjoined work") == 1
+    torch.does_not_end = None
+    graph = torch.capture()
+    assert torch.fake.num_nodes(graph.handle) == len(KERNELS)  # type: ignore[attr-defined]
+    graph.replay()  # type: ignore[attr-defined]
+    assert read_breadcrumbs(crumbs.path) == ()
 
 
 def test_a_launch_that_fails_is_none(torch: Torch, crumbs: Breadcrumbs) -> None:

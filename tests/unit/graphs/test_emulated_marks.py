@@ -50,9 +50,12 @@ def only(directory: Path) -> CrumbState:
 def fill(graph: EmulatedGraph, calls: int = 3) -> EmulatedGraph:
     x = torch.ones(8)
     with capture(graph):
-        for _ in range(calls):
+        for call in range(calls):
             y = x * 2
             dist.all_reduce(y)
+            # What needs a collective waits for it; the end waits for the last one.
+            if call < calls - 1:
+                x = y + 1
     return graph
 
 
@@ -63,6 +66,28 @@ def test_replays_are_counted(directory: Path) -> None:
         state = only(directory)
         assert (state.launched, state.finished, state.positions) == (replay, replay, 3)
     assert state.kind == "emulated"
+
+
+def test_collectives_of_vllms_cpu_engine_are_marked_too(directory: Path) -> None:
+    library = torch.library.Library("_C", "FRAGMENT")
+    library.define("shm_allreduce(int handle, Tensor(a!) data) -> ()")
+    seen: list[tuple[int, int]] = []
+
+    def reduce(_handle: int, data: torch.Tensor) -> None:
+        seen.append((only(directory).reached, only(directory).finished))
+        data.mul_(2)
+
+    library.impl("shm_allreduce", reduce, "CPU")
+    library.impl("shm_allreduce", lambda *_: None, "Meta")
+    x, graph = torch.ones(4), EmulatedGraph()
+    with capture(graph):
+        for _ in range(3):
+            torch.ops._C.shm_allreduce(7, x)
+    graph.replay()
+    assert x[0].item() == 8
+    assert seen == [(0, 0), (1, 0), (2, 0)]
+    assert (only(directory).finished, only(directory).positions) == (1, 3)
+    library._destroy()
 
 
 def test_a_recording_names_graph_and_calls(directory: Path) -> None:
