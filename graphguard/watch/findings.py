@@ -156,7 +156,12 @@ def _in_own_code(case: Case) -> Finding | None:
 
 
 def _diverged(case: Case) -> Finding | None:
-    return _launched_differently(case) or _finished_by_some(case) or _called_differently(case)
+    return (
+        _launched_differently(case)
+        or _finished_by_some(case)
+        or _left_the_step(case)
+        or _called_differently(case)
+    )
 
 
 def _launched_differently(case: Case) -> Finding | None:
@@ -195,6 +200,33 @@ def _finished_by_some(case: Case) -> Finding | None:
     sentence = (
         f"{who} finished {in_step(case)}, and {others} still in it ({launch_words(case)}): "
         "what they call in it differs"
+    )
+    return Finding(StallClass.RANKS_DIVERGED, tuple(each.rank for each in odd), sentence)
+
+
+def _left_the_step(case: Case) -> Finding | None:
+    """All have finished the same launch; some are in no step any more, and others wait in it."""
+    waits, idle = [], []
+    for each in case.members:
+        place, pulse = case.place(each), each.state.pulse
+        if place is None or not place.numbered or not case.step or pulse is None or each.moves:
+            return None
+        if place.in_flight or place.launched != case.step:
+            return None
+        if not pulse.activities:
+            idle.append(each)
+        elif each.waits and each.seen.wait is Wait.PEERS:
+            waits.append(each)
+        else:
+            return None
+    if not waits or not idle:
+        return None
+    odd = idle if len(idle) < len(waits) else []
+    who = case.subject([each.rank for each in idle])
+    others = case.subject([each.rank for each in waits], "waits", "wait")
+    sentence = (
+        f"all ranks have finished {in_step(case)}; {who} in no step any more, and {others} for "
+        f"other ranks{_where(waits)}: what they call differs"
     )
     return Finding(StallClass.RANKS_DIVERGED, tuple(each.rank for each in odd), sentence)
 

@@ -26,7 +26,7 @@ MAX_BYTES = 1_000_000
 SAME_NS = 500_000_000
 """Two looks may differ by so much about when an activity began…"""
 
-_AGE_ERROR = 0.1
+_AGE_ERROR = 0.5
 """… and by this share of its age, which is counted by the clock of a processor."""
 
 _JOB = re.compile(r"[A-Za-z0-9_.-]{1,120}", re.ASCII)

@@ -174,7 +174,7 @@ def _stacks(
         if limit < _LEAST_SECONDS:
             problems.append(f"{engine.name}: no time was left")
             continue
-        threads, problem = _by(engine, pid, limit)
+        threads, problem = _by(engine, pid, limit, state)
         if threads:
             return _taken(pid, engine.name, threads, problems)
         problems.append(f"{engine.name}: {problem}")
@@ -186,13 +186,14 @@ def _stacks(
     return _none(pid, "; ".join(problems))
 
 
-def _by(engine: _Engine, pid: int, seconds: float) -> tuple[tuple[ThreadStack, ...], str]:
+def _by(
+    engine: _Engine, pid: int, seconds: float, before: str
+) -> tuple[tuple[ThreadStack, ...], str]:
     command = engine.command(pid)
     if command is None:
         return (), "it is not installed (pip install graphguard[stacks])"
     if engine.stops and _in_the_kernel(pid):
         return (), "a thread is in the kernel and cannot be stopped"
-    before = _state(pid)
     outcome = bounded_command.run(command, seconds, environment=_environment())
     if engine.stops and outcome.ended_here:
         _resume(pid, before)
@@ -234,7 +235,8 @@ def _resume(pid: int, before: str) -> None:
     good, now or when the kernel lets go of it. The signal to go on takes back a stop that is still
     to come, too.
     """
-    if before in ("", "T"):
+    # What an engine holds still was stopped before, or not: it is not known.
+    if before in ("", "T", "t"):
         return
     until = time.monotonic() + _SECONDS_TO_RESUME
     with suppress(OSError):

@@ -165,6 +165,16 @@ CASES = {
         [],
         [0],
     ),
+    "one of two has left the step that both have launched": Given(
+        [
+            rank(0, activity("step", 900, name="execute_model", group=""), did=HEALTHY_AHEAD),
+            rank(1, did=HEALTHY_AHEAD),
+        ],
+        {0: PEERS, 1: WORK},
+        "ranks-diverged",
+        [],
+        [0],
+    ),
     "one of two is a step ahead": Given(
         [WAITS, rank(1, activity(step=42), did=last(42))],
         {0: PEERS, 1: PEERS},
