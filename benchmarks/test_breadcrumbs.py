@@ -9,6 +9,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.breadcrumb_rows import LAUNCHES
 from benchmarks.interleaved import compare
 from benchmarks.pedantic import pedantic
 from benchmarks.step import Model
@@ -22,7 +23,6 @@ pytestmark = pytest.mark.usefixtures("one_rank")
 
 EXACT = BatchDescriptor.of(16, 2)
 ROUNDS = 2_000
-LAUNCHES = 1_000
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,9 @@ def marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatc
 
 @pytest.mark.benchmark(group="emulated replay with marks, interleaved")
 @pytest.mark.parametrize("num_layers", [1, 8], ids=["1 collective", "8 collectives"])
-def test_replay(benchmark: BenchmarkFixture, num_layers: int, marked: pytest.MonkeyPatch) -> None:
+def test_marked_replay(
+    benchmark: BenchmarkFixture, num_layers: int, marked: pytest.MonkeyPatch
+) -> None:
     model = Model(num_layers)
     with_marks = captured(model)
     assert with_marks._marks is not None
@@ -58,7 +60,7 @@ def test_replay(benchmark: BenchmarkFixture, num_layers: int, marked: pytest.Mon
 
 
 @pytest.mark.benchmark(group="emulated capture with marks, interleaved")
-def test_capture(benchmark: BenchmarkFixture, marked: pytest.MonkeyPatch) -> None:
+def test_marked_capture(benchmark: BenchmarkFixture, marked: pytest.MonkeyPatch) -> None:
     model = Model(8)
 
     def capture(wanted: str) -> None:
@@ -83,7 +85,9 @@ class Bare:
 
 
 @pytest.mark.benchmark(group="launches of nothing that are counted, a thousand, interleaved")
-def test_launch(benchmark: BenchmarkFixture, tmp_path: Path, marked: pytest.MonkeyPatch) -> None:
+def test_counted_launches(
+    benchmark: BenchmarkFixture, tmp_path: Path, marked: pytest.MonkeyPatch
+) -> None:
     from graphguard.breadcrumbs.marking import Marks
 
     class Counted(Bare):
@@ -106,7 +110,7 @@ def test_launch(benchmark: BenchmarkFixture, tmp_path: Path, marked: pytest.Monk
 @pytest.mark.benchmark(group="reading breadcrumbs")
 @pytest.mark.parametrize("num_graphs", [10, 1_000, 8_000])
 @pytest.mark.parametrize("in_flight", [False, True], ids=["all", "in flight"])
-def test_read(
+def test_read_breadcrumbs(
     benchmark: BenchmarkFixture, tmp_path: Path, num_graphs: int, in_flight: bool
 ) -> None:
     crumbs = open_breadcrumbs(tmp_path)

@@ -32,7 +32,7 @@ rings/            copies of the black boxes of these ranks
 ledger.json       how far each rank of a group came, and its last launches
 ledgers/          copies of the ledgers, which ledger.json is read from
 manifests/        what each rank captured
-breadcrumbs/      how far the replays got, where GRAPHGUARD_BREADCRUMBS is on
+breadcrumbs/      how far the replays in flight got, where GRAPHGUARD_BREADCRUMBS is on
 stacks/           of each process: PID.txt to read, PID.json the same, PID.native.txt with C frames
 processes.json    what ps would say, what each thread waits in, the call into the kernel
 gpus.json         NVML: utilisation, memory, clocks, errors, the processes on each GPU

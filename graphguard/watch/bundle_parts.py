@@ -11,6 +11,7 @@ import msgspec
 
 from graphguard import manifest
 from graphguard.breadcrumbs.files import beside
+from graphguard.errors import BlackBoxError
 from graphguard.watch import (
     bundle_contents as contents,
 )
@@ -24,6 +25,7 @@ from graphguard.watch import (
     process_record,
     stacks,
 )
+from graphguard.watch.breadcrumbs import breadcrumbs_in
 from graphguard.watch.collectors import Absent, Collector, Deadline
 from graphguard.watch.evidence_directory import EvidenceDirectory, NotKept, read_regular
 from graphguard.watch.ledger_summary import Ledger, LedgerUnreadable
@@ -40,7 +42,6 @@ RINGS_BYTES = 32 * 2**20
 
 MANIFESTS_BYTES = 8 * 2**20
 LEDGERS_BYTES = 8 * 2**20
-CRUMBS_BYTES = 4 * 2**20
 STACKS_SECONDS = 0.9
 """For the Python stacks; the native ones have what is left."""
 
@@ -177,11 +178,20 @@ class Parts:
         return self._copy(there, "manifests", MANIFESTS_BYTES, "manifest")
 
     def _breadcrumbs(self) -> Sequence[str]:
-        found = [beside(state.ring) for state in self._states]
-        there = list(dict.fromkeys(path for path in found if path is not None))
-        if not there:
+        beside_rings = [beside(state.ring) for state in self._states]
+        found = list(dict.fromkeys(path for path in beside_rings if path is not None))
+        if not found:
             raise Absent("these ranks leave no breadcrumbs (GRAPHGUARD_BREADCRUMBS=1)")
-        return self._copy(there, "breadcrumbs", CRUMBS_BYTES, "breadcrumbs")
+        missing = []
+        for path in found:
+            # What they say and no copy: a file has room for thousands of graphs.
+            try:
+                told = breadcrumbs_in(path, in_flight=True)
+                name = f"breadcrumbs/{path.stem}.json"
+                self._put_json(name, msgspec.to_builtins(told), f"replays in flight, of {path}")
+            except (BlackBoxError, NotKept) as why:  # noqa: PERF203 - the others are told all the same
+                missing.append(str(why).partition("\n")[0])
+        return missing
 
     def _copy(self, paths: list[Path], into: str, max_bytes: int, what: str) -> list[str]:
         """Copy files, of which each may take an equal part of the bytes."""

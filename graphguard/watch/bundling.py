@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 from graphguard.errors import GraphguardError
-from graphguard.watch import bundle
 from graphguard.watch.examination import Examined
 from graphguard.watch.examined_job import Task
 from graphguard.watch.telling import tell
@@ -61,6 +61,8 @@ class Bundling:
     def _collect(self) -> None:
         told = self._examined.verdict
         try:
+            from graphguard.watch import bundle
+
             self._path = bundle.collect(
                 self._task.directory,
                 self._task.job,
@@ -77,11 +79,16 @@ class Bundling:
             self._done.set()
 
 
+def prepare() -> None:
+    """Import in the background what collects evidence: a third of all that an examiner imports."""
+    threading.Thread(target=import_module, args=("graphguard.watch.bundle",), daemon=True).start()
+
+
 def _bundles(directory: Path) -> set[str]:
+    from graphguard.watch.bundle import is_bundle_name
+
     with suppress(OSError):
         return {
-            path.name
-            for path in directory.iterdir()
-            if bundle.is_bundle_name(path.name) and path.is_dir()
+            path.name for path in directory.iterdir() if is_bundle_name(path.name) and path.is_dir()
         }
     return set()

@@ -63,7 +63,7 @@ def examine(
     before = looks.look()
     sampling = _Sampling(before) if known_stacks is None else None
     wait(BETWEEN_SECONDS, began)
-    after = _with_current_notes(looks.look())
+    after = with_current_notes(looks.look())
     stacks = sampling.result(after) if sampling is not None else dict(known_stacks or {})
 
     def judged(firsts: Mapping[int, str] | None = None) -> StallVerdict:
@@ -130,7 +130,7 @@ def _cuda(state: RankState) -> bool:
     return state.process.state != "elsewhere" and uses_cuda(state.pid)
 
 
-def _with_current_notes(states: Iterable[RankState]) -> tuple[RankState, ...]:
+def with_current_notes(states: Iterable[RankState]) -> tuple[RankState, ...]:
     """Leave out the notes about errors after which a rank went on to other steps."""
     return tuple(
         msgspec.structs.replace(state, note="")
@@ -151,10 +151,11 @@ def _note_is_last(state: RankState) -> bool:
 
 def _first_runs(states: Iterable[RankState]) -> dict[int, str]:
     """Return which processes run something for the first time, and what."""
-    return {state.pid: first for state in states if (first := _first_run(state))}
+    return {state.pid: first for state in states if (first := first_run(state))}
 
 
-def _first_run(state: RankState) -> str:
+def first_run(state: RankState) -> str:
+    """Return what a rank runs for the first time; empty if it has run it before, or may have."""
     steps = [record for record in _records(state) if record.event in STEP_EVENTS]
     if not steps:
         return ""

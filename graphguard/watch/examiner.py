@@ -26,7 +26,7 @@ from graphguard import environment
 from graphguard.errors import ConfigurationError, GraphguardError
 from graphguard.watch import incident as incidents
 from graphguard.watch.actions import act
-from graphguard.watch.bundling import Bundling
+from graphguard.watch.bundling import Bundling, prepare
 from graphguard.watch.examination import Examined, examine
 from graphguard.watch.examined_job import Looks, Task, kind_name, wait
 from graphguard.watch.following import Following
@@ -81,6 +81,7 @@ class Examiner:
             return
         if not self._suspects(states):
             return
+        prepare()
         examined = self._not_slow(known)
         if examined is not None:
             self._stall(examined)

@@ -19,7 +19,6 @@ import msgspec
 
 from graphguard.errors import GraphguardError
 from graphguard.files import write_private
-from graphguard.watch.bundle import append, is_bundle_name
 from graphguard.watch.processes import process_state
 from graphguard.watch.ranks import RankState
 
@@ -156,6 +155,8 @@ def kept(directory: Path, job: str) -> Incident | None:
 
 def is_bundle(directory: Path, name: str) -> bool:
     """Return whether a name is that of a bundle of this user in the directory."""
+    from graphguard.watch.bundle import is_bundle_name
+
     if not is_bundle_name(name):
         return False
     try:
@@ -168,6 +169,8 @@ def is_bundle(directory: Path, name: str) -> bool:
 def append_later(directory: Path, bundle: str, event: str, **told: object) -> None:
     """Add to a bundle what came later. Nothing depends on it."""
     if bundle and is_bundle(directory, bundle):
+        from graphguard.watch.bundle import append
+
         with suppress(GraphguardError, OSError):
             append(directory / bundle, event, **told)
 

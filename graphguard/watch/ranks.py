@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,6 +15,7 @@ from graphguard.blackbox.pulse import Pulse, read_pulse
 from graphguard.blackbox.reading import Box
 from graphguard.blackbox.tail import FIRST, Tail
 from graphguard.errors import BlackBoxError
+from graphguard.watch.breadcrumbs import CrumbState, beside, read_breadcrumbs
 from graphguard.watch.processes import (
     MAX_THREADS,
     ProcessState,
@@ -48,7 +48,7 @@ class RankState(msgspec.Struct, frozen=True):
         pulse: What is in flight in it; None if its ring has no pulse.
         last: For each group, what it did last in a step there.
         note: The last note in its black box that names an error, or nothing.
-        crumbs: How far its graphs got, where they have breadcrumbs.
+        crumbs: How far its replays in flight got, where its graphs have breadcrumbs.
         closed: Whether it said that it ended.
         started_ns: When its black box was opened, in nanoseconds since the epoch.
         verdicts: How often each action was decided: ``{"replay": 812, "pad": 77}``.
@@ -67,7 +67,7 @@ class RankState(msgspec.Struct, frozen=True):
     pulse: Pulse | None
     last: dict[str, LastOf]
     note: str
-    crumbs: tuple[Any, ...] = ()
+    crumbs: tuple[CrumbState, ...] = ()
     closed: bool = False
     started_ns: int = 0
     verdicts: dict[str, int] = {}
@@ -276,6 +276,12 @@ def _pulse(path: Path) -> Pulse | None:
         return None
 
 
-def _crumbs(path: Path) -> tuple[Any, ...]:
-    del path
-    return ()
+def _crumbs(path: Path) -> tuple[CrumbState, ...]:
+    """Return how far replays in flight got, where the process leaves breadcrumbs."""
+    found = beside(path)
+    if found is None:
+        return ()
+    try:
+        return read_breadcrumbs(found, in_flight=True)
+    except BlackBoxError:
+        return ()

@@ -118,7 +118,7 @@ def _not_known(case: Case, finding: Finding) -> Iterator[str]:
             yield f"what rank {each.rank} is doing: its black box has no pulse"
         if each.stacks_problem and not each.gone and finding.stall_class is not StallClass.STOPPED:
             yield f"where rank {each.rank} is: its stack was not read ({each.stacks_problem})"
-        elif each.seen.wait is Wait.LIBRARY and each.waits:
+        elif each.seen.wait is Wait.LIBRARY and each.waits and not finding.ranks:
             yield f"what rank {each.rank} waits for in {each.seen.where}: no native frames say it"
     in_graphs = (StallClass.DEVICE, StallClass.RANKS_DIVERGED, StallClass.UNKNOWN)
     if finding.stall_class in in_graphs and collective_of(case) is None and case.waiting:

@@ -50,9 +50,12 @@ def only(directory: Path) -> CrumbState:
 def fill(graph: EmulatedGraph, calls: int = 3) -> EmulatedGraph:
     x = torch.ones(8)
     with capture(graph):
-        for _ in range(calls):
+        for call in range(calls):
             y = x * 2
             dist.all_reduce(y)
+            # What needs a collective waits for it; the end waits for the last one.
+            if call < calls - 1:
+                x = y + 1
     return graph
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -280,27 +281,37 @@ def test_any_bytes_give_states_or_an_error(
     _read_parts(bytes(content))
 
 
+_PLACES = st.one_of(st.integers(0, 8), st.integers(MARKS - 2, MARKS + 2), st.integers(0, 2**32 - 1))
+
+
 @given(
-    slot=st.binary(min_size=56, max_size=56),
-    used=st.tuples(*[st.integers(0, 2**64 - 1)] * 3),
+    places=st.tuples(_PLACES, _PLACES, _PLACES),
+    state=st.integers(0, 3),
+    kind=st.integers(0, 6),
+    text=st.integers(0, 2**16 - 1),
 )
 @settings(max_examples=300, deadline=None)
 def test_graphs_with_a_right_checksum_are_bounded_too(
-    slot: bytes, used: tuple[int, int, int], whole: bytes
+    whole: bytes, places: tuple[int, int, int], state: int, kind: int, text: int
 ) -> None:
+    first, marks, used = places
     content = bytearray(whole)
-    content[256:280] = b"".join(number.to_bytes(8, "little") for number in used)
-    content[4096 : 4096 + 56] = bytes([slot[0] & 0xFE | 2]) + slot[1:]
+    content[256:280] = struct.pack("<QQQ", 1, 2**64 - 1, used)
+    slot = struct.pack("<QQQIIHBBIQQQ", 2, 7, 9, first, marks, text, state, kind, 0, 1, 0, 0)
     # What a hostile writer does to be believed.
-    content[4096 + 56 : 4096 + 64] = _checksum(bytes(content[4096:4160])).to_bytes(8, "little")
-    _read_parts(bytes(content))
+    content[4096:4160] = slot[:56] + _checksum(slot).to_bytes(8, "little")
+    told, damaged = _read_parts(bytes(content))
+    gone = state == 2
+    possible = state == 1 and kind <= EMULATED and marks > 0 and first + marks <= min(used, MARKS)
+    assert (told, damaged) == (int(possible), int(not possible and not gone))
 
 
-def _read_parts(content: bytes) -> None:
+def _read_parts(content: bytes) -> tuple[int, int]:
+    """Read what may be anything; return how many graphs are told of, and how many damaged."""
     header = content[:4096]
     problem, regions = _core.breadcrumb_regions(header, len(content))
     if problem:
-        return
+        return 0, 0
     graphs_of, texts, of_marks, numbers = (
         content[offset : offset + nbytes] for offset, nbytes in regions
     )
@@ -317,6 +328,7 @@ def _read_parts(content: bytes) -> None:
     _core.read_breadcrumbs(header, half[0], half[1], half[2], half[3])
     _core.read_breadcrumbs(header, b"", b"", b"", b"")
     assert _core.read_breadcrumbs(b"", graphs_of, texts, of_marks, numbers)[0]
+    return len(graphs), damaged
 
 
 _MASK = 2**64 - 1

@@ -19,6 +19,7 @@ import pytest
 from graphguard import manifest
 from graphguard.agreement.segment import Segment
 from graphguard.blackbox import choosing
+from graphguard.breadcrumbs.process import open_breadcrumbs
 from graphguard.errors import BlackBoxError
 from graphguard.manifest import Manifest
 from graphguard.watch import bundle, bundle_parts, ledger_summary, stack_engines
@@ -85,6 +86,26 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def test_how_far_replays_in_flight_got_is_in_the_bundle(
+    directory: Path, ranks: tuple[RankState, ...]
+) -> None:
+    crumbs = open_breadcrumbs(directory)
+    path = directory / f"breadcrumbs.rank0.{ranks[1].pid}.crumbs"
+    crumbs.path.rename(path)
+    for launches in (0, 1):
+        marks = crumbs.native.add(["first", "second"], 0, 0)
+        assert marks is not None
+        for _ in range(launches):
+            marks.launch()
+            marks.passed(0)
+    made = bundle.collect(directory, "job", rank_states(directory), verdict_of, (), soon())
+    told = read(made / "breadcrumbs" / f"{path.stem}.json")
+    (graph,) = told["graphs"]
+    assert (graph["reached"], graph["positions"], graph["next_call"]) == (1, 2, "second")
+    (crumb,) = rank_states(directory)[1].crumbs
+    assert crumb.next_call == "second"
+
+
 def test_a_bundle_holds_the_evidence_of_all_ranks(
     directory: Path, ranks: tuple[RankState, ...]
 ) -> None:
@@ -119,14 +140,24 @@ def test_a_bundle_holds_the_evidence_of_all_ranks(
     assert "graphguard diagnose --bundle" in (made / "README.txt").read_text()
 
 
+def test_breadcrumbs_that_are_none_are_left_out_and_said_to_be(
+    directory: Path, ranks: tuple[RankState, ...]
+) -> None:
+    crumbs = directory / f"breadcrumbs.rank1.{ranks[1].pid}.crumbs"
+    crumbs.write_bytes(b"how far")
+
+    made = bundle.collect(directory, "job", ranks, verdict_of, [], soon())
+
+    assert not (made / "breadcrumbs" / f"{crumbs.stem}.json").exists()
+    assert crumbs.name in (made / "index.json").read_text()
+
+
 def test_what_lies_beside_the_rings_is_copied_with_the_ledger_and_the_log(
     directory: Path,
     ranks: tuple[RankState, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    crumbs = directory / f"breadcrumbs.rank1.{ranks[1].pid}.crumbs"
-    crumbs.write_bytes(b"how far")
     manifest.write(Manifest(0, 2, ()), directory)
     manifest.write(Manifest(7, 8, ()), directory)
     log = tmp_path / "engine.log"
@@ -140,7 +171,6 @@ def test_what_lies_beside_the_rings_is_copied_with_the_ledger_and_the_log(
     finally:
         segment.remove_name()
         segment.close()
-    assert (made / "breadcrumbs" / crumbs.name).read_bytes() == b"how far"
     assert [path.name for path in (made / "manifests").iterdir()] == ["manifest.rank0.json"]
     (told,) = read(made / "ledger.json")["ledgers"]
     assert told["group"] == "tp:0"
