@@ -12,12 +12,17 @@ _NOT_HERE = frozenset({"breadcrumbs", "gpus", "nccl-ras"})
 """What this machine, or this engine, does not have."""
 
 
-def lacks(bundle: Path, pids: Mapping[int, int]) -> list[str]:
+_NOT_YET = frozenset({"ledgers", "manifests"})
+"""What ranks do not have before they have captured."""
+
+
+def lacks(bundle: Path, pids: Mapping[int, int], *, startup: bool = False) -> list[str]:
     """Return what a bundle does not have, in words.
 
     Args:
         bundle: The directory.
         pids: The processes, by their ranks, that were alive: each has a black box and stacks.
+        startup: Whether the engine was starting.
     """
     files = {str(path.relative_to(bundle)): path for path in bundle.rglob("*") if path.is_file()}
     found = [name for name in ALWAYS if name not in files]
@@ -27,15 +32,17 @@ def lacks(bundle: Path, pids: Mapping[int, int]) -> list[str]:
         stacks = files.get(f"stacks/{pid}.txt")
         if stacks is None or not stacks.stat().st_size:
             found.append(f"the stacks of rank {rank}")
-    return found + _partly(files.get("index.json"))
+    return found + _partly(
+        files.get("index.json"), _NOT_HERE | (_NOT_YET if startup else frozenset())
+    )
 
 
-def _partly(index: Path | None) -> list[str]:
+def _partly(index: Path | None, not_here: frozenset[str]) -> list[str]:
     if index is None:
         return []
     # Stacks are looked for above: those of C code may take longer than there is time.
     return [
         f"{each['name']} ({each['reason']})"
         for each in msgspec.json.decode(index.read_bytes())["collectors"]
-        if each["became"] != "complete" and each["name"] not in _NOT_HERE | {"stacks"}
+        if each["became"] != "complete" and each["name"] not in not_here | {"stacks"}
     ]

@@ -213,22 +213,22 @@ def judge(seen: Seen, observer: Observer, happened: Happened) -> Seen:
         seen.over_after = round(line.seen - ended, 2)
     kept = observer.kept(event)
     if kept:
-        _read_bundle(seen, kept[0], event, happened.pids)
+        _read_bundle(seen, kept[0], happened)
     elif lines:
         seen.lacks = ["there is no bundle"]
     seen.problems = list(_problems(seen, happened.case))
     return seen
 
 
-def _read_bundle(seen: Seen, kept: Kept, event: float, pids: dict[int, int]) -> None:
+def _read_bundle(seen: Seen, kept: Kept, happened: Happened) -> None:
     verdict = kept.verdict()
     seen.blamed = tuple(verdict.get("ranks") or ())
     seen.waiting = tuple(verdict.get("waiting") or ())
     seen.where = str(verdict.get("where") or "")
-    seen.lacks = evidence.lacks(kept.path, pids)
+    seen.lacks = evidence.lacks(kept.path, happened.pids, startup=happened.case.startup)
     index = kept.path / "index.json"
     if index.exists():
-        seen.kept_after = round(index.stat().st_mtime - event, 2)
+        seen.kept_after = round(index.stat().st_mtime - happened.began, 2)
 
 
 def _problems(seen: Seen, case: Case) -> Iterator[str]:

@@ -78,7 +78,9 @@ def _after(seen: Seen) -> str:
 def _bundle(seen: Seen) -> str:
     if not seen.said:
         return ""
-    return "complete" if not seen.lacks else f"**lacks {', '.join(seen.lacks)}**"
+    if seen.lacks:
+        return f"**lacks {', '.join(seen.lacks)}**"
+    return "complete" if seen.kept_after is None else f"complete after {seen.kept_after:.1f} s"
 
 
 def _vllm(seen: Seen) -> str:
