@@ -163,6 +163,9 @@ def happen(run: EngineRun, observer: Observer, case: Case, *, graphs: bool) -> S
         wait_until(lambda: observer.first(OVER, ended) is not None, 15)
     elif not case.right:
         time.sleep(_QUIET_SECONDS)
+    if observer.first(STALL, event) is not None:
+        # An engine that has ended is swept up soon, with all that examines it.
+        wait_until(lambda: any(kept.index() for kept in observer.kept(event)), 10)
     if seen.outcome == "served":
         # The next case would be part of this stall.
         wait_until(lambda: not run.processes.examiners(), 15)
