@@ -50,7 +50,7 @@ def _run(
     stages: list[Stage], options: argparse.Namespace, earlier: Result | None, scratch: Path
 ) -> int:
     budget = Budget(options.minutes * 60 if options.minutes else None)
-    given = Settings(str(scratch), vllm=dict(options.vllm), nccl=options.nccl)
+    given = Settings(str(scratch), vllm=dict(options.vllm), nccl=options.nccl or "")
     given.write(scratch / "settings.json")
     here = machine.ask(scratch / "settings.json")
     print(f"on {here.gpu or 'no device: ' + here.no_device}", flush=True)
@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stages", default="", help="numbers, or number:name; all without it")
     parser.add_argument("--minutes", type=_minutes, help="what does not fit is not started")
     parser.add_argument("--vllm", type=_brought, action="append", default=[], metavar="VERSION=DIR")
-    parser.add_argument("--nccl", type=_library, default="", help="a libnccl.so.2 from 2.30 on")
+    parser.add_argument("--nccl", type=_library, help="a libnccl.so.2 from 2.30 on")
     parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results)")
     parser.add_argument("--onto", type=Path, help="a file of results that these are added to")
     parser.add_argument("--catalogue", type=Path, help="a JSON file of other stages")

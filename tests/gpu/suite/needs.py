@@ -16,8 +16,10 @@ Need = Callable[[Settings], str]
 NCCL_FOR_TWO_RANKS = (2, 30)
 
 
-def device(_settings: Settings) -> str:
+def device(settings: Settings) -> str:
     """Need torch and a CUDA device that it sees."""
+    if settings.emulated:
+        return ""
     try:
         import torch
     except ImportError as error:
@@ -32,6 +34,8 @@ def device(_settings: Settings) -> str:
 
 def two_ranks(settings: Settings) -> str:
     """Need two devices, or an NCCL that takes two ranks on one."""
+    if settings.emulated:
+        return ""
     if missing := device(settings):
         return missing
     import torch

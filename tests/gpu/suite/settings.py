@@ -16,12 +16,20 @@ class Settings(msgspec.Struct, frozen=True):
         seconds: How long the stage may take; what does not fit it leaves out and says so.
         vllm: Folders that hold a vLLM, by its version.
         nccl: A ``libnccl.so.2`` that takes two ranks on one device (2.30 or newer), or empty.
+        emulated: Whether stages that can do it run on emulated graphs and gloo. What comes out is
+            no result; it shows that their programs work.
     """
 
     scratch: str
     seconds: float = 60.0
     vllm: dict[str, str] = {}
     nccl: str = ""
+    emulated: bool = False
+
+    @property
+    def device(self) -> str:
+        """Where tensors are."""
+        return "cpu" if self.emulated else "cuda"
 
     def write(self, path: Path) -> None:
         """Write them for the stage's program."""
