@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable
 from functools import partial
@@ -64,11 +63,14 @@ def vllm(version: str) -> Need:
     return partial(_vllm, version)
 
 
-def breadcrumbs(settings: Settings) -> str:
-    """Need breadcrumbs in this version of graphguard, and two ranks."""
-    if importlib.util.find_spec("graphguard.breadcrumbs") is None:
-        return "this version of graphguard has no breadcrumbs"
-    return two_ranks(settings)
+def real_graphs(settings: Settings) -> str:
+    """Need graphs of CUDA: what is emulated is of no use."""
+    return "emulated graphs cannot stand in here" if settings.emulated else ""
+
+
+def brought_nccl(settings: Settings) -> str:
+    """Need an NCCL that was brought; the one of torch takes no two ranks on one device."""
+    return "" if settings.nccl else "no NCCL was brought: give --nccl"
 
 
 def unmet(settings: Settings, wanted: tuple[Need, ...]) -> str:

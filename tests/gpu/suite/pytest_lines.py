@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.gpu.suite.lines import MAX_TEXT, Claim, Figure, NotRun, Spread, tell
+
+MAX_DEPTH = 3
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -43,22 +46,19 @@ def figures_of(path: Path) -> list[Figure]:
     except (OSError, ValueError):
         return []
     figures = content.get("figures") if isinstance(content, dict) else None
-    if not isinstance(figures, dict):
-        return []
-    return [
-        figure
-        for name, values in figures.items()
-        if (figure := _figure(f"{name}, {path.stem}", values)) is not None
-    ]
+    return list(_figures(path.stem, figures, 0))
 
 
-def _figure(what: str, values: Any) -> Figure | None:
-    numbers = values if isinstance(values, dict) else {}
-    middle = numbers.get("median")
-    if not isinstance(middle, int | float) or not math.isfinite(middle):
-        return None
-    # Those files keep neither the values nor their number: the table shows the median alone.
-    return Figure(what, "µs", Spread(1, middle, middle, middle))
+def _figures(what: str, values: Any, depth: int) -> Iterator[Figure]:
+    if not isinstance(values, dict) or depth > MAX_DEPTH:
+        return
+    middle = values.get("median")
+    if isinstance(middle, int | float) and math.isfinite(middle):
+        # Those files keep neither the values nor their number: the table shows the median alone.
+        yield Figure(what[:MAX_TEXT], "µs", Spread(1, middle, middle, middle))
+        return
+    for name, nested in values.items():
+        yield from _figures(f"{name}, {what}", nested, depth + 1)
 
 
 def _reason(report: pytest.TestReport) -> str:

@@ -75,12 +75,17 @@ class Reporter:
         """Report what graphguard logs, too, when it does."""
 
         class Handler(logging.Handler):
-            def emit(_self, record: logging.LogRecord) -> None:  # noqa: N805
+            def emit(_self, record: logging.LogRecord) -> None:
                 self("log", record.getMessage()[:2_000])
 
         logger = logging.getLogger("graphguard")
         logger.setLevel(logging.INFO)
         logger.addHandler(Handler())
+
+
+def now() -> float:
+    """Return the time as events have it."""
+    return time.monotonic()
 
 
 def run(
@@ -112,7 +117,12 @@ def run(
     variables |= {"GLOO_SOCKET_IFNAME": "lo", "GRAPHGUARD_DIR": str(folder / "boxes")}
     variables |= environment or {}
     processes = [
-        _start(program, folder, rank, number, settings.device, arguments, variables)
+        _start(
+            program,
+            [str(folder), str(rank), str(number), settings.device, *arguments],
+            folder / f"log.{rank}",
+            variables | {"RANK": str(rank), "WORLD_SIZE": str(number)},
+        )
         for rank in range(number)
     ]
     deadline = time.monotonic() + seconds
@@ -126,9 +136,7 @@ def run(
     finally:
         codes = [process.poll() for process in processes]
         _end(processes)
-    return [
-        Rank(code, events(folder, rank), _log(folder, rank)) for rank, code in enumerate(codes)
-    ]
+    return [Rank(code, events(folder, rank), _log(folder, rank)) for rank, code in enumerate(codes)]
 
 
 def events(folder: Path, rank: int) -> tuple[Event, ...]:
@@ -142,25 +150,17 @@ def events(folder: Path, rank: int) -> tuple[Event, ...]:
 
 
 def _start(
-    program: str,
-    folder: Path,
-    rank: int,
-    number: int,
-    device: str,
-    arguments: Sequence[str],
-    environment: dict[str, str],
+    program: str, arguments: list[str], log_path: Path, environment: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    module = f"tests.gpu.suite.programs.{program}"
-    own = [str(folder), str(rank), str(number), device, *arguments]
-    with (folder / f"log.{rank}").open("wb") as log:
+    with log_path.open("wb") as log:
         # In the stage's process group: what ends the stage ends its ranks.
         return subprocess.Popen(
-            [sys.executable, "-m", module, *own],
+            [sys.executable, "-m", f"tests.gpu.suite.programs.{program}", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=Path(__file__).parents[3],
-            env={**environment, "RANK": str(rank), "WORLD_SIZE": str(number)},
+            env=environment,
         )
 
 

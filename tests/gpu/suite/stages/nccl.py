@@ -21,7 +21,9 @@ def run(settings: Settings) -> None:
         tell(Claim("the audit passes ranks that captured the same", not errors, "; ".join(errors)))
     errors = _errors(settings, folder / "planted", "planted")
     if errors is not None:
-        what = "the audit names a planted difference: another reduction in the second call of a graph"
+        what = (
+            "the audit names a planted difference: another reduction in the second call of a graph"
+        )
         tell(Claim(what, any(e.startswith("collective-") for e in errors), "; ".join(errors)))
 
 
@@ -35,7 +37,11 @@ def _errors(settings: Settings, folder: Path, case: str) -> list[str] | None:
         tell(Claim(f"{case} ranks capture and write manifests", False, logs))
         return None
     findings = audit(load([folder / "manifests"]).manifests)
-    return [f"{f.rule}: {f.what}, at {f.graph} call {f.position}" for f in findings if f.severity is Severity.ERROR]
+    return [
+        f"{f.rule}: {f.what}, at {f.graph} call {f.position}"
+        for f in findings
+        if f.severity is Severity.ERROR
+    ]
 
 
 if __name__ == "__main__":
