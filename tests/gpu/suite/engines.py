@@ -72,7 +72,7 @@ class Engine:
         self._replies = folder / "replies"
         self._replies.touch()
         self._read = 0
-        program = "tests.vllm.engine.program"
+        program = "tests.gpu.suite.programs.engine"
         text = msgspec.json.encode(given).decode()
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -125,10 +125,8 @@ class Engine:
         Raises:
             EngineError: As :meth:`answer`.
         """
-        wanted = [tokens] * len(prompts)
-        answer: list[list[int]] = self.ask(
-            seconds, call="generate", prompts=[list(p) for p in prompts], max_tokens=wanted
-        )
+        given = [list(prompt) for prompt in prompts]
+        answer: list[list[int]] = self.ask(seconds, call="generate", prompts=given, tokens=tokens)
         return answer
 
     def log(self) -> str:

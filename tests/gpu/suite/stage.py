@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[3]
 PYTEST_OPTIONS = (
     "-q",
     "-p",
-    "pytest_timeout",
+    "timeout",
     "-p",
     "tests.gpu.suite.pytest_lines",
     "-p",

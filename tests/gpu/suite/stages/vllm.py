@@ -94,9 +94,7 @@ def _graphs(started: dict[str, Engine], about: str) -> None:
     for mode in ("observe", "enforce"):
         if mode not in started:
             continue
-        (report,) = started[mode].ask(
-            ANSWER_SECONDS, call="rpc", method="graphguard_report", arguments=[]
-        )
+        (report,) = started[mode].ask(ANSWER_SECONDS, call="rpc", method="graphguard_report")
         models = {m["role"]: len(m["graphs"]) for m in report["models"]}
         seen = f"graphs recorded: {models}; parts: {report.get('parts')}"
         # How many graphs a drafter has is the engine's business, and worth knowing.
