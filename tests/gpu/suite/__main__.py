@@ -52,7 +52,10 @@ def _run(
     budget = Budget(options.minutes * 60 if options.minutes else None)
     given = Settings(str(scratch), vllm=dict(options.vllm), nccl=options.nccl or "")
     given.write(scratch / "settings.json")
-    here = machine.ask(scratch / "settings.json")
+    if any(stage.needs_device for stage in stages):
+        here = machine.ask(scratch / "settings.json")
+    else:
+        here = machine.Machine(no_device="none is needed")
     print(f"on {here.gpu or 'no device: ' + here.no_device}", flush=True)
     now = datetime.datetime.now(datetime.timezone.utc)
     found: list[StageResult] = []

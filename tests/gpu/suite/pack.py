@@ -183,7 +183,9 @@ def tried(archive: Path, folder: Path) -> str:
         "assert [e.name for e in entry_points(group='vllm.general_plugins')] == ['graphguard'];"
         "print(core.__file__)"
     )
-    said = _step([str(python), "-I", "-c", f"import sys; sys.path[:0] = ['.']; {program}"], folder / ROOT)
+    said = _step(
+        [str(python), "-I", "-c", f"import sys; sys.path[:0] = ['.']; {program}"], folder / ROOT
+    )
     return f"unpacked and imported with {python}: {said.strip()}"
 
 
