@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 DEATH_SECONDS = 20.0
+LOG = "log.cases"
+"""What the last process that ran cases has printed, in their folder."""
+
 _POLL_SECONDS = 0.02
 
 
@@ -104,7 +107,7 @@ class _Running:
         folder: Path,
         environment: Mapping[str, str],
     ) -> None:
-        self._answers, asked, self._log = (folder / n for n in ("answers", "cases", "log.cases"))
+        self._answers, asked, self._log = (folder / n for n in ("answers", "cases", LOG))
         asked.write_bytes(msgspec.json.encode(list(cases)))
         self._answers.write_bytes(b"")
         self._read = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +65,36 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
 
     call()
     torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    graph.replay()
+    replay = captured(call, case)
+    replay()
     torch.cuda.synchronize()
     output.fill_(-7)
     asked = torch.tensor(lengths, dtype=torch.int32, device="cuda")
     held.copy_(asked.reshape(held.shape))
     for _ in range(3):
-        graph.replay()
+        replay()
     torch.cuda.synchronize()
     return {"right": _right(logits, lengths, output, k), "lengths": lengths[-4:]}
+
+
+def captured(call: Callable[[], None], case: dict[str, Any]) -> Callable[[], object]:
+    """Return what replays a graph of the call: the graph alone, or a guard that observes it."""
+    graph = torch.cuda.CUDAGraph()
+    if not case.get("guarded"):
+        with torch.cuda.graph(graph):
+            call()
+        return graph.replay
+    from graphguard import BatchDescriptor, Captured, Session, guard
+
+    def capture(_batch: BatchDescriptor) -> Captured:
+        with torch.cuda.graph(graph):
+            call()
+        return Captured(graph)
+
+    batch = BatchDescriptor.of(case["padded"], case["rows_each"])
+    step = guard("target", session=Session(), mode="observe", on_divergence="raise")(capture)
+    step.warm_up([batch])
+    return lambda: step(batch)
 
 
 def _right(logits: torch.Tensor, lengths: list[int], output: torch.Tensor, k: int) -> bool:

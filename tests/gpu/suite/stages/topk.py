@@ -13,6 +13,7 @@ and ``seq_len``. Where a padded request has length 0 its first row has -1, which
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 from itertools import product
@@ -37,6 +38,8 @@ BATCHES = ((15, 16), (16, 16), (18, 20), (20, 20), (1, 1), (3, 4), (7, 8))
 EXTENTS = ((163_840, 32_768), (163_840, 163_840), (32_768, 4_096), (4_096, 4_096))
 """Elements of a row of logits (the model's length), and the longest sequence that is told."""
 
+STALL_SECONDS = 2.0
+STALL_MARK = "graphguard: STALL ["
 PROGRAM = "tests.gpu.suite.programs.topk_cases"
 
 
@@ -72,10 +75,35 @@ def run(settings: Settings) -> None:
 def _version(settings: Settings, version: str, deadline: float) -> None:
     folder = Path(settings.scratch, version)
     folder.mkdir(parents=True)
-    paths = [settings.vllm[version], os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     wanted = cases()
-    found = list(
+    # What is kept back is for one more run of a case that hangs, observed.
+    found = _outcomes(settings, version, wanted, folder, deadline - 2 * CASE_SECONDS)
+    for outcome in found:
+        if outcome.hung or outcome.error:
+            tell(Claim(f"{version}: {_words(outcome.case)}", None, _seen(outcome)))
+    if len(found) < len(wanted):
+        left_out = len(wanted) - len(found)
+        tell(NotRun(f"{version}: {left_out} of {len(wanted)} cases", "no time was left"))
+    _tell_summary(version, found)
+    _tell_refusal()
+    hung = [outcome.case for outcome in found if outcome.hung]
+    if hung:
+        _observed(settings, version, {**hung[0], "guarded": True}, folder)
+
+
+def _outcomes(
+    settings: Settings,
+    version: str,
+    wanted: list[dict[str, Any]],
+    folder: Path,
+    deadline: float,
+) -> list[Outcome]:
+    environment = {
+        **os.environ,
+        "GRAPHGUARD_STALL_SECONDS": f"{STALL_SECONDS:g}",
+        "GRAPHGUARD_DIR": str(folder / "boxes"),
+    }
+    return list(
         hanging.outcomes(
             PROGRAM,
             [settings.vllm[version]],
@@ -87,13 +115,37 @@ def _version(settings: Settings, version: str, deadline: float) -> None:
             deadline=deadline,
         )
     )
-    for outcome in found:
-        if outcome.hung or outcome.error:
-            tell(Claim(f"{version}: {_words(outcome.case)}", None, _seen(outcome)))
-    if len(found) < len(wanted):
-        left_out = len(wanted) - len(found)
-        tell(NotRun(f"{version}: {left_out} of {len(wanted)} cases", "no time was left"))
-    _tell_summary(version, found)
+
+
+def _tell_refusal() -> None:
+    """Ask the padding check of the plugin about such rows; a launch that it finds is refused."""
+    import numpy as np
+
+    from graphguard.vllm.padding import MetadataView, Tail, violations
+
+    rows = Tail("decode.seq_lens", np.array([-1, 0], dtype=np.int32), 30)
+    found = violations(MetadataView(15, 16, 30, 32, 2, derived=(rows,)))
+    what = "the padding check finds rows of length -1, for which enforce refuses the launch"
+    tell(Claim(what, bool(found), "; ".join(map(str, found))))
+
+
+def _observed(settings: Settings, version: str, case: dict[str, Any], folder: Path) -> None:
+    """Run a case that hangs once more, with a guard that observes and a watchdog."""
+    own = folder / "observed"
+    own.mkdir()
+    what = f"{version}: in observe the replay that hangs is named as a stall"
+    outcomes = _outcomes(settings, version, [case], own, time.monotonic() + START_SECONDS)
+    if not outcomes or not outcomes[0].hung:
+        tell(
+            Claim(what, None, f"it did not hang this time: {outcomes[0].error}" if outcomes else "")
+        )
+        return
+    if importlib.util.find_spec("graphguard.watch.examiner") is None:
+        tell(NotRun(what, "this version of graphguard gives no verdict on stalls"))
+        return
+    log = (own / hanging.LOG).read_text(errors="replace")
+    named = [line for line in log.splitlines() if STALL_MARK in line]
+    tell(Claim(what, bool(named), named[0][:600] if named else "no line about it"))
 
 
 def _tell_summary(version: str, found: list[Outcome]) -> None:
