@@ -10,7 +10,7 @@ from tests.gpu.suite.lines import read
 from tests.gpu.suite.settings import Settings
 from tests.gpu.suite.stages import vllm
 
-STAND_IN = """
+STAND_IN = r"""
 import json, os
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class LLM:
             path = Path(os.environ["GRAPHGUARD_DECISIONS"]) / "decisions.rank0.1.jsonl"
             with path.open("a") as log:
                 log.write(json.dumps({"role": "target", "batch": "2x2:prefill", "action": "replay",
-                                      "reason": "wrong_phase", "graph": "2x2"}) + "\\n")
+                                      "reason": "wrong_phase", "graph": "2x2"}) + "\n")
             print("the only graphs of this shape were recorded for another phase", flush=True)
         return [Output([len(p["prompt_token_ids"]) + wrong] * sampling.max_tokens) for p in prompts]
 

@@ -91,7 +91,7 @@ def test_a_spread_says_how_values_lie() -> None:
 
 def test_candidates_take_turns_and_the_warm_up_is_left_out() -> None:
     order: list[str] = []
-    candidates = {name: (lambda name=name: order.append(name)) for name in "abc"}  # type: ignore[misc]
+    candidates = {name: (lambda name=name: order.append(name)) for name in "abc"}
 
     def measure(candidate: object) -> float:
         candidate()  # type: ignore[operator]
