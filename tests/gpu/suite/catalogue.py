@@ -25,6 +25,7 @@ STAGES: tuple[Stage, ...] = (
     *if_there(
         pytest_file(4, "breadcrumbs", "breadcrumbs by kind: outputs, cost, a stall's place", 120.0)
     ),
+    *if_there(pytest_file(4, "evidence", "what is kept of a process that stalls", 120.0)),
     program(6, "topk", "persistent_topk with padded rows of length -1", 240.0),
     program(5, "vllm-0.20.1-piecewise", "vLLM's V1 runner", _VLLM_SECONDS, "0.20.1"),
     program(

@@ -53,6 +53,8 @@ def test_what_is_told_is_read_again_wherever_it_stands() -> None:
         b'{"type":"figure","what":"a","unit":"s","spread":{"n":3,"median":9,"p10":1,"p90":3}}',
         b'{"type":"figure","what":"a","unit":"s","spread":{"n":3,"median":NaN,"p10":1,"p90":3}}',
         b'{"type":"figure","what":"a","unit":"s","spread":{"n":3,"median":2,"p10":1,"p90":1e999}}',
+        b'{"type":"figure","what":"a","unit":"s","spread":{"n":1,"median":1e999,"p10":1e999,'
+        b'"p90":1e999}}',
         b'{"type":"figure","what":"a","unit":"s","spread":' + b"[" * 50_000,
         b'{"type":"figure","what":"a","unit":"s","spread":%s,"ratio":{"n":1}}' % SPREAD,
     ],
