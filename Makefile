@@ -19,7 +19,7 @@ export CMAKE_ARGS += -DGRAPHGUARD_WERROR=ON
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test vllm vllm-env nccl-wheels torch-wheels lint format typecheck bench bench-vllm models \
-  faults soak kill fuzz gpu matrix clean
+  faults stalls soak kill fuzz gpu matrix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1 - \2/p' Makefile
@@ -78,6 +78,12 @@ bench: $(INSTALLED) ## Run the benchmarks; the figures go to docs/performance.md
 bench-vllm: $(VLLM_INSTALLED) ## Measure what the plugin adds to vLLM's dispatch, and to its throughput
 	$(VLLM_BIN)/python -m benchmarks.vllm_dispatch
 	$(VLLM_BIN)/python -m benchmarks.vllm_throughput
+
+stalls: $(VLLM_INSTALLED) ## Let vLLM's CPU engine stall in every way; the table goes to docs/reliability.md
+	mkdir -p build
+	$(VLLM_BIN)/python -m pip install -q py-spy pystack
+	PATH="$(CURDIR)/$(VLLM_BIN):$$PATH" $(VLLM_BIN)/python -m tests.vllm.stalls.matrix build/stalls.json
+	$(VLLM_BIN)/python -m tests.vllm.stalls.report build/stalls.json docs/reliability.md
 
 models: $(INSTALLED) ## Check the models of the ledger's protocol; needs spin
 	$(BIN)/python models/check.py

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.breadcrumb_rows import breadcrumb_rows
 from benchmarks.figures import Row, Run
 from benchmarks.stall_rows import stall_rows
 
@@ -32,6 +33,7 @@ def rows(run: Run) -> Iterator[Row]:
     yield from _nccl_plugin(run)
     yield from _nccl_interposer(run)
     yield from stall_rows(run)
+    yield from breadcrumb_rows(run)
 
 
 def _checks(run: Run) -> Iterator[Row]:

@@ -537,3 +537,132 @@ class CudaDriver:
 
     def walk_graph(self, graph: int, /) -> _Contents:
         """See :func:`walk_graph`."""
+
+BREADCRUMB_BYTES: int
+BREADCRUMB_HEADER_BYTES: int
+
+_CrumbGraph = tuple[str, int, int, int, int, int, str, int, int, int]
+CrumbContents = tuple[str, tuple[int, int, int, str], list[_CrumbGraph], int, int]
+
+def breadcrumb_regions(header: bytes, nbytes: int, /) -> tuple[str, list[tuple[int, int]]]:
+    """Return which parts of a file of breadcrumbs are in use.
+
+    Args:
+        header: Its first ``BREADCRUMB_HEADER_BYTES`` bytes, or fewer if it has no more.
+        nbytes: How many bytes it has.
+
+    Returns:
+        Why they are none; and offset and bytes of the graphs, the texts, the texts of the marks,
+        and the numbers of the marks.
+    """
+
+def read_breadcrumbs(
+    header: bytes,
+    graphs: bytes,
+    texts: bytes,
+    texts_of_marks: bytes,
+    numbers: bytes,
+    in_flight: bool = False,
+    /,
+) -> CrumbContents:
+    """Read the parts of a file of breadcrumbs, copied in this order.
+
+    Args:
+        header: As above.
+        graphs: As above.
+        texts: As above.
+        texts_of_marks: As above.
+        numbers: As above.
+        in_flight: Whether to leave graphs out of which no replay is in flight.
+
+    Returns:
+        Why there are none; rank, number of ranks, process id and host; of each graph that may be
+        launched still its name, digest, launches, finished replays, marks that the replay in
+        flight has passed, marks, the call of the first that it has not, kind, kernels without a
+        mark, and when it was captured; how many graphs there was no room for; and how many are
+        damaged.
+    """
+
+class GraphMarks:
+    """The marks of one captured graph."""
+
+    def launch(self) -> None:
+        """Count a launch, just before it."""
+
+    def withdraw(self) -> None:
+        """Take back the last launch, which came to nothing."""
+
+    def passed(self, mark: int, /) -> None:
+        """Count up a mark of a graph that no device runs."""
+
+    def settle(self) -> None:
+        """Say of a graph that no device runs that nothing of it is in flight."""
+
+    def describe(self, name: str, digest: int, texts: Sequence[str], /) -> None:
+        """Say what the graph is called, and with one text for each mark, what calls they are of."""
+
+    def retire(self) -> None:
+        """Say that the graph is launched no more; its place may be used again."""
+
+    def abandon(self) -> None:
+        """The same, for one whose launches are not known; its place is never used again."""
+
+    def __len__(self) -> int:
+        """Return how many marks there are."""
+
+class Breadcrumbs:
+    """The writer of a file of breadcrumbs.
+
+    Args:
+        descriptor: Of a file of ``BREADCRUMB_BYTES`` zeros. It may be closed afterwards.
+        rank: Global rank of the process.
+        world_size: Number of processes of the job.
+        pid: Process id.
+        host: Name of the machine.
+
+    Raises:
+        OSError: If the file cannot be mapped.
+        ValueError: If it holds breadcrumbs already.
+    """
+
+    def __init__(
+        self, descriptor: int, rank: int, world_size: int, pid: int, host: str, /
+    ) -> None: ...
+    def add(self, texts: Sequence[str], kind: int, missing: int, /) -> GraphMarks | None:
+        """Take a place for a graph with one mark for each text; None if there is no room.
+
+        Args:
+            texts: What call each mark is of, in the order of the capture.
+            kind: What counts them up, by its place in ``graphguard.watch.breadcrumbs.KINDS``.
+            missing: How many communication kernels have no mark.
+        """
+
+    def disown(self) -> None:
+        """Write no more: this is a child after a fork, and the file is its parent's."""
+
+class GraphMarker:
+    """Adds marks to graphs of the CUDA driver.
+
+    Args:
+        crumbs: Whose numbers they count up.
+        library: The file of a driver to ask, for tests; empty for the one of this process.
+    """
+
+    def __init__(self, crumbs: Breadcrumbs, library: str, /) -> None: ...
+    def prepare(self) -> str:
+        """Do what is needed once in a context; return why that cannot be done."""
+
+    def kernels(self, graph: int, /) -> tuple[list[str], list[tuple[int, int]], str]:
+        """Return the kernels of a graph in an order in which it may run them.
+
+        Returns:
+            Their names, each once; of each kernel its node and which name it has; and why they
+            are not there.
+        """
+
+    def mark(self, graph: int, nodes: Sequence[int], marks: GraphMarks, kind: int, /) -> str:
+        """Add a leaf behind each node, which counts up the mark of its place; return why not.
+
+        Raises:
+            ValueError: If there are not as many marks as nodes.
+        """

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from graphguard.nodes import GraphNode
+from graphguard.nodes import GraphNode, node_name
 from graphguard.signature import CollectiveCall
 
 _TABLE = Path(__file__).with_name("recorders") / "communication_kernels.json"
@@ -107,6 +107,16 @@ def function_name(kernel: str) -> str:
 def communication(node: GraphNode) -> Match | None:
     """Return what a communication kernel is, or None for every other node."""
     return _match(node.name) if node.kind == "kernel" else None
+
+
+def kernel_match(name: str) -> Match | None:
+    """Return what a communication kernel of this name is, or None for every other kernel."""
+    return _match(node_name(name))
+
+
+def explained(match: Match, call: CollectiveCall) -> bool:
+    """Whether a recorded call can have led to a communication kernel."""
+    return match.explained_by(call.operation, call.seen_by)
 
 
 def unseen(nodes: Iterable[GraphNode], calls: Sequence[CollectiveCall]) -> tuple[Unseen, ...]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from graphguard import graphs
 from graphguard.batch import BatchDescriptor
+from graphguard.breadcrumbs.process import wanted
 from graphguard.environment import Mode
 from graphguard.errors import CaptureError
 from graphguard.log import logger
@@ -26,6 +27,9 @@ from graphguard.recorders.spine import Watch
 from graphguard.recording import Recording
 from graphguard.session import Session, process_rank
 from graphguard.signature import GraphKey, Signature
+
+if TYPE_CHECKING:
+    from graphguard.breadcrumbs.marking import Marks
 
 ROLE = "graph"
 """The role of graphs of which nothing is known."""
@@ -158,6 +162,7 @@ class GraphWatch:
         self._reserved = 0
         self._memory = graphs.measured_memory(self._measured)
         self._recording: Recording | None = None
+        self._marks: Marks | None = None
         self._thread = threading.get_ident()
 
     def capturing(self, graph: Any) -> None:  # noqa: ANN401 - a graph of any library
@@ -189,6 +194,7 @@ class GraphWatch:
             recording.__exit__(None, None, None)
             signature = msgspec.structs.replace(recording.signature, memory_bytes=self._reserved)
             self.signature = self._program.keep(self, signature, self._pool)
+            self._describe_marks(graph)
             self.replay.captured(self.signature)
         except Exception as error:  # noqa: BLE001 - when enforcing, its launch is refused
             self._not_recorded(error)
@@ -212,8 +218,19 @@ class GraphWatch:
     def describe(self, signature: Signature, inputs: Mapping[str, Any]) -> None:
         """Take what the program says of the graph."""
         self._program.describe(self, signature)
+        if self._marks is not None:
+            self._describe_marks()
         self.replay.captured(signature)
         self.replay.watch_inputs(signature, inputs)
+
+    def _describe_marks(self, graph: object = None) -> None:
+        """Say what the graph is by the name that it has got."""
+        if not wanted() or self.signature is None:
+            return
+        from graphguard.breadcrumbs import marking
+
+        self._marks = self._marks if graph is None else marking.marks_of(graph)
+        marking.describe_marks(self._marks, self.signature)
 
     def _measured(self, nbytes: int) -> None:
         self._reserved = nbytes

@@ -53,8 +53,14 @@ def _quietly(begin: Any, program: ProgramGraphs, adapters: list[Adapter]) -> Non
 def _watch_torch(program: ProgramGraphs, adapters: list[Adapter]) -> None:
     import torch
 
+    from graphguard.breadcrumbs.process import wanted
     from graphguard.recorders.spine import torch_adapter
 
+    if wanted():
+        from graphguard.recorders.graph_marks import watch_launches
+
+        # Before the adapter, so that a launch which it refuses is none.
+        watch_launches(torch.cuda.CUDAGraph)
     adapter = torch_adapter(torch)
     adapter.install(program)
     adapters.append(adapter)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphguard import graphs
 from graphguard.batch import BatchDescriptor
+from graphguard.breadcrumbs.process import wanted
 from graphguard.errors import CaptureError, ConfigurationError
 from graphguard.graphs.tensors import input_specs, output_specs
 from graphguard.policy import parse_setting
@@ -115,6 +116,10 @@ class Recording:
         if error is not None:
             return
         self._signature = self._sign(self._duty)
+        if self._graph is not None and wanted():
+            from graphguard.breadcrumbs.marking import describe
+
+            describe(self._graph, self._signature)
         if self._keep is not None:
             self._keep(self._signature)
 

@@ -6,6 +6,8 @@
 #include <limits>
 #include <stdexcept>
 
+#include "core/name_slot.h"
+
 namespace graphguard {
 
 namespace {
@@ -17,14 +19,6 @@ constexpr std::uint32_t kClockEvery = 1024;
 // A ring that is shorter still holds a clock record at any time.
 std::uint64_t clock_mask(std::uint32_t capacity) {
     return std::clamp(capacity / 2, 2U, kClockEvery) - 1;
-}
-
-// As much of a text as fits, without half a character at its end.
-std::string_view cut(std::string_view text, std::size_t bytes) {
-    if (text.size() <= bytes) return text;
-    const auto continues = [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U; };
-    while (bytes > 0 && continues(text[bytes])) --bytes;
-    return text.substr(0, bytes);
 }
 
 }  // namespace
@@ -61,7 +55,7 @@ std::uint16_t RingWriter::name(std::string_view text) {
     if (names_.size() == ring::kNameSlots) return kNoName;
     const auto index = static_cast<std::uint16_t>(names_.size());
     names_.emplace(std::move(key), index);
-    write_name(index, text);
+    ring::write_name(fixed_->names[index], text);
     return index;
 }
 
@@ -89,7 +83,7 @@ void RingWriter::write_header(const RingIdentity& identity, const ClockSample& s
         .monotonic_ns = sample.monotonic_ns,
         .realtime_ns = sample.realtime_ns,
     };
-    const std::string_view host = cut(identity.host, fields.host.size());
+    const std::string_view host = ring::cut(identity.host, fields.host.size());
     std::copy(host.begin(), host.end(), fields.host.begin());
     fields.checksum = ring::header_checksum(std::bit_cast<ring::HeaderWords>(fields));
 
@@ -98,24 +92,6 @@ void RingWriter::write_header(const RingIdentity& identity, const ClockSample& s
         fixed_->header[i].store(words[i], std::memory_order_relaxed);
     }
     fixed_->header[0].store(words[0], std::memory_order_release);
-}
-
-void RingWriter::write_name(std::uint16_t index, std::string_view text) {
-    constexpr std::string_view kCutMark = "\u2026";
-    std::string kept(cut(text, ring::kNameBytes));
-    if (kept.size() < text.size()) {
-        kept = std::string(cut(text, ring::kNameBytes - kCutMark.size())).append(kCutMark);
-    }
-    ring::NameWords words{};
-    std::memcpy(&words[1], kept.data(), kept.size());
-    words[0] = kept.size();
-    words[0] |= std::uint64_t{ring::name_checksum(words)} << 32U;
-
-    ring::NameSlot& slot = fixed_->names[index];
-    for (std::size_t i = 1; i < words.size(); ++i) {
-        slot.words[i].store(words[i], std::memory_order_relaxed);
-    }
-    slot.words[0].store(words[0], std::memory_order_release);
 }
 
 void RingWriter::measure_rate(const ClockSample& first) {

@@ -76,7 +76,6 @@ class RingWriter {
 
   private:
     void write_header(const RingIdentity& identity, const ClockSample& sample);
-    void write_name(std::uint16_t index, std::string_view text);
     void measure_rate(const ClockSample& first);
     void write_clock(std::uint64_t number) noexcept;
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstring>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
@@ -27,6 +29,15 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 // Who has not got the lock asks again after this; who has started an examiner, after that.
 constexpr std::uint64_t kAskAgainNs = 1'000'000'000;
 constexpr std::uint64_t kStartAgainNs = 30'000'000'000;
+
+// An engine may bind a worker to one core, on which it then spins. Neither this thread nor the
+// examiner, which inherits from it, may have to wait for that. What the system does not allow to
+// the process stays left out.
+void leave_bound_cores() noexcept {
+    cpu_set_t all;
+    std::memset(&all, 0xFF, sizeof all);
+    sched_setaffinity(0, sizeof all, &all);
+}
 
 // What is lost without it is only a word in a log.
 void say(const char* text) noexcept {
@@ -143,6 +154,7 @@ void Watchdog::stop() noexcept {
 
 void Watchdog::run(Running& running) noexcept {
     pthread_setname_np(pthread_self(), "graphguard-dog");
+    leave_bound_cores();
     const auto tick = std::chrono::nanoseconds(settings_.tick_ns);
     std::uint64_t last = nanoseconds_of(CLOCK_MONOTONIC);
     std::unique_lock guard(running.lock);

@@ -29,6 +29,13 @@ class Resolver {
     GetProcAddress get_;
 };
 
+int driver_version(const Functions& functions) {
+    int version = 0;
+    const bool told =
+        functions.get_version != nullptr && functions.get_version(&version) == kSuccess;
+    return told ? version : 0;
+}
+
 // Each with the version of CUDA in which the function got the form that is declared here.
 Functions resolve(const Resolver& find) {
     Functions found{};
@@ -49,6 +56,19 @@ Functions resolve(const Resolver& find) {
     find(found.get_kernel_name, "cuKernelGetName", 12030);
     find(found.get_function_parameter, "cuFuncGetParamInfo", 12040);
     find(found.get_kernel_parameter, "cuKernelGetParamInfo", 12040);
+    find(found.get_edges_v2, "cuGraphGetEdges", 12030);
+    find(found.get_edges, "cuGraphGetEdges", 10000);
+    find(found.get_current_context, "cuCtxGetCurrent", 4000);
+    find(found.load_module, "cuModuleLoadData", 2000);
+    find(found.get_module_function, "cuModuleGetFunction", 2000);
+    find(found.register_host_memory, "cuMemHostRegister", 6050);
+    find(found.get_device_pointer, "cuMemHostGetDevicePointer", 3020);
+    find(found.add_kernel_node, "cuGraphAddKernelNode", 12000);
+    find(found.add_memset_node, "cuGraphAddMemsetNode", 10000);
+    find(found.add_host_node, "cuGraphAddHostNode", 10000);
+    find(found.add_batch_node, "cuGraphAddBatchMemOpNode", 11070);
+    // A driver gives the oldest form it has of what it does not know in a newer one.
+    if (driver_version(found) < 12030) found.get_edges_v2 = nullptr;
     return found;
 }
 

@@ -108,6 +108,29 @@ struct BatchMemoryOperationParams {
 };
 static_assert(sizeof(BatchMemoryOperationParams) == 32);
 
+// CUstreamBatchMemOpParams as CU_STREAM_MEM_OP_WRITE_VALUE_32 has it.
+struct WriteValueOperation {
+    int operation;
+    DevicePointer address;
+    std::uint64_t value;
+    unsigned int flags;
+    DevicePointer alias;
+};
+inline constexpr int kWriteValue32 = 2;
+static_assert(offsetof(WriteValueOperation, address) == 8);
+static_assert(offsetof(WriteValueOperation, value) == 16);
+static_assert(offsetof(WriteValueOperation, flags) == 24);
+static_assert(sizeof(WriteValueOperation) <= sizeof(MemoryOperation));
+
+// CUgraphEdgeData: how two nodes depend on each other.
+struct EdgeData {
+    unsigned char bytes[8];
+};
+
+// CU_MEMHOSTREGISTER_*
+inline constexpr unsigned int kRegisterPortable = 1;
+inline constexpr unsigned int kRegisterDeviceMap = 2;
+
 enum class ConditionalType : int { kIf = 0, kWhile = 1, kSwitch = 2 };
 
 // CUgraphNodeParams: one tagged union for every type of node. Only that of conditional nodes is
@@ -155,6 +178,25 @@ struct Functions {
                                      std::size_t* bytes);
     Result (*get_kernel_parameter)(Handle kernel, std::size_t index, std::size_t* offset,
                                    std::size_t* bytes);
+    // cuGraphGetEdges_v2, and what it was before CUDA 12.3
+    Result (*get_edges_v2)(Handle graph, Handle* from, Handle* to, EdgeData* data,
+                           std::size_t* num_edges);
+    Result (*get_edges)(Handle graph, Handle* from, Handle* to, std::size_t* num_edges);
+    Result (*get_current_context)(Handle* context);
+    Result (*load_module)(Handle* module, const void* image);
+    Result (*get_module_function)(Handle* function, Handle module, const char* name);
+    Result (*register_host_memory)(void* start, std::size_t bytes, unsigned int flags);
+    Result (*get_device_pointer)(DevicePointer* pointer, void* host, unsigned int flags);
+    Result (*add_kernel_node)(Handle* node, Handle graph, const Handle* dependencies,
+                              std::size_t num_dependencies, const KernelNodeParams* params);
+    Result (*add_memset_node)(Handle* node, Handle graph, const Handle* dependencies,
+                              std::size_t num_dependencies, const MemsetNodeParams* params,
+                              Handle context);
+    Result (*add_host_node)(Handle* node, Handle graph, const Handle* dependencies,
+                            std::size_t num_dependencies, const HostNodeParams* params);
+    Result (*add_batch_node)(Handle* node, Handle graph, const Handle* dependencies,
+                             std::size_t num_dependencies,
+                             const BatchMemoryOperationParams* params);
 };
 
 }  // namespace graphguard::cuda

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "python/bound_breadcrumbs.h"
 #include "python/bound_graph_nodes.h"
 #include "python/bound_launches.h"
 #include "python/bound_ledger.h"
@@ -32,4 +33,5 @@ NB_MODULE(_core, m) {
     graphguard::bind_phase(m);
     graphguard::bind_watchdog(m);
     graphguard::bind_graph_nodes(m);
+    graphguard::bind_breadcrumbs(m);
 }

@@ -48,6 +48,23 @@ FAKE_DRIVER void fake_add_conditional(void* graph, int type, void* const* bodies
 // A node of which only the type is known.
 FAKE_DRIVER void fake_add_node(void* graph, int type);
 
+// The node of a graph that was added as this one, from 0; null if there are fewer.
+FAKE_DRIVER void* fake_node(void* graph, std::size_t place);
+FAKE_DRIVER std::size_t fake_num_nodes(void* graph);
+// Lets a node run after another one.
+FAKE_DRIVER void fake_add_edge(void* from, void* to);
+// Whether a node depends on another one, at once.
+FAKE_DRIVER int fake_depends(void* node, void* on);
+// Whether a node depends on any, and any on it.
+FAKE_DRIVER int fake_is_leaf(void* node);
+
+// The context of whoever asks; null for none.
+FAKE_DRIVER void fake_set_context(void* context);
+
+// Runs a graph as a device does: what was added to it by calls of the driver has its effects. A
+// node that is named stands still, and so does all that depends on it.
+FAKE_DRIVER void fake_run(void* graph, void* stuck);
+
 // Returns the nodes of every graph in another order from now on.
 FAKE_DRIVER void fake_shuffle(std::uint64_t seed);
 

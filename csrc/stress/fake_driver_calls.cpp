@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "cuda/driver_types.h"
@@ -166,18 +167,6 @@ Result get_kernel_parameter(Handle kernel, std::size_t index, std::size_t* offse
     return parameter_of("cuKernelGetParamInfo", kernel, index, offset, bytes);
 }
 
-// A function in one of its forms, and the version of CUDA that brought that form.
-struct Entry {
-    std::string_view name;
-    int since;
-    void* function;
-};
-
-template <typename Function>
-void* address(Function* function) {
-    return reinterpret_cast<void*>(function);
-}
-
 const std::array kEntries = {
     Entry{"cuDriverGetVersion", 2020, address(get_version)},
     Entry{"cuThreadExchangeStreamCaptureMode", 10010, address(exchange_capture_mode)},
@@ -208,12 +197,15 @@ FAKE_DRIVER int cuGetProcAddress_v2(const char* name, void** function, int versi
     *function = nullptr;
     int newest = 0;
     bool known = false;
-    for (const Entry& entry : kEntries) {
-        if (entry.name != name) continue;
-        known = true;
-        if (entry.since <= std::min(version, state().version) && entry.since > newest) {
-            newest = entry.since;
-            *function = entry.function;
+    for (const std::span<const Entry> entries :
+         {std::span<const Entry>(kEntries), entries_for_marks()}) {
+        for (const Entry& entry : entries) {
+            if (entry.name != name) continue;
+            known = true;
+            if (entry.since <= std::min(version, state().version) && entry.since > newest) {
+                newest = entry.since;
+                *function = entry.function;
+            }
         }
     }
     // CU_GET_PROC_ADDRESS_SUCCESS, _SYMBOL_NOT_FOUND, _VERSION_NOT_SUFFICIENT

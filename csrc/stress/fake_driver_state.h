@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -39,13 +40,37 @@ struct Node {
     std::vector<cuda::MemoryOperation> operations{};
     // Of a child node one, of a conditional one its bodies.
     std::vector<void*> graphs{};
+    std::vector<Node*> after{};
+    // Of a node that was added by a call of the driver: the argument of its kernel.
+    cuda::DevicePointer argument = 0;
+    void* context = nullptr;
 };
 
 struct Graph {
     std::vector<Node*> nodes;
 };
 
-enum class Kind : std::uint8_t { kGraph, kNode, kFunction };
+enum class Kind : std::uint8_t { kGraph, kNode, kFunction, kModule };
+
+// Memory of the host that a device may write to. A device sees it elsewhere, so that a pointer of
+// the one kind in the place of the other is noticed.
+struct Registered {
+    char* start = nullptr;
+    std::size_t bytes = 0;
+};
+inline constexpr cuda::DevicePointer kDeviceOffset = 0x7000'0000'0000ULL;
+
+// A function in one of its forms, and the version of CUDA that brought that form.
+struct Entry {
+    std::string_view name;
+    int since;
+    void* function;
+};
+
+template <typename Function>
+void* address(Function* function) {
+    return reinterpret_cast<void*>(function);
+}
 
 struct State {
     int version = 13020;
@@ -56,6 +81,9 @@ struct State {
     std::vector<std::unique_ptr<KernelFunction>> functions;
     // Every handle that was given out, with what it is of.
     std::unordered_map<void*, Kind> handles;
+    std::vector<std::unique_ptr<std::string>> modules;
+    std::vector<Registered> registered;
+    void* context = reinterpret_cast<void*>(0xC0DE);
 
     // Counts a call, and says whether it is to fail.
     bool refuses(std::string_view function);
@@ -67,6 +95,9 @@ struct State {
 };
 
 State& state();
+
+// What the driver has for adding nodes to graphs, in fake_driver_marks.cpp.
+std::span<const Entry> entries_for_marks();
 
 inline thread_local cuda::CaptureMode capture_mode = cuda::CaptureMode::kGlobal;
 

@@ -25,11 +25,13 @@ from graphguard.at_exit import at_exit, ends_by_error
 from graphguard.blackbox.events import DivergenceKind
 from graphguard.blackbox.writer import process_box
 from graphguard.log import logger
+from graphguard.watch.nodes import NodeStalls, own_stall
 from graphguard.watch.watchdog import forget_ledger
 
 if TYPE_CHECKING:
     from graphguard.agreement.group import Agreement
     from graphguard.agreement.store import GroupMembers, Store
+    from graphguard.watch.bundles import Bundle
 
 POLL_SECONDS = 0.1
 PEERS_SECONDS = 0.5
@@ -70,7 +72,17 @@ class Watcher:
         self._stuck_since: float | None = None
         self._program_knows = False
         self._failed = False
-        self._nodes = self._compare_nodes(agreement, store, group, members)
+        self._nodes: NodeComparison | None = None
+        self._node_stalls: NodeStalls | None = None
+        nodes = _nodes(members)
+        if len(nodes) > 1 and self._ledger.place == 0:
+            # The first rank of each node speaks for it.
+            mine = nodes.index(list(self._ledger.ranks))
+            names = [_node_name(members, group, ranks) for ranks in nodes]
+            self._nodes = self._compare_nodes(agreement.name, store, mine, names)
+            posts = [members[ranks[0]].pid for ranks in nodes]
+            told = list(zip(names, posts, strict=True))
+            self._node_stalls = self._tell_nodes(agreement, store, mine, told)
 
     def start(self) -> None:
         """Start the thread."""
@@ -99,7 +111,12 @@ class Watcher:
             self._ledger.native.leave()
         if self._nodes is not None and self._thread is not None:
             self._thread.join(GRACE_SECONDS)
-            self._nodes.close()
+            self._close_nodes()
+
+    def _close_nodes(self) -> None:
+        for each in (self._nodes, self._node_stalls):
+            if each is not None:
+                each.close()
 
     def _run(self) -> None:
         while not self._done.wait(POLL_SECONDS):
@@ -121,8 +138,7 @@ class Watcher:
         """Leave the ledger of a group that this process has taken down."""
         self._done.set()
         self._ledger.native.leave()
-        if self._nodes is not None:
-            self._nodes.close()
+        self._close_nodes()
         forget_ledger(self._ledger.segment.job)
         self._ledger.segment.close()
 
@@ -133,6 +149,8 @@ class Watcher:
         if agreement.stopped_by is None and now >= self._next_look_at_peers:
             self._next_look_at_peers = now + PEERS_SECONDS
             self._look_at_peers(agreement)
+        if self._node_stalls is not None:
+            self._node_stalls.poll()
         if self._nodes is not None:
             self._look_at_nodes(agreement, self._nodes)
         if self._stuck_by is not None:
@@ -228,22 +246,9 @@ class Watcher:
             os._exit(STUCK_EXIT_CODE)
 
     def _compare_nodes(
-        self, agreement: Agreement, store: Store, group: GroupMembers, members: Sequence[Member]
-    ) -> NodeComparison | None:
-        """Compare nodes if there are several: the first rank of each speaks for it."""
-        by_memory: dict[str, list[int]] = {}
-        for rank, member in enumerate(members):
-            by_memory.setdefault(member.memory, []).append(rank)
-        nodes = sorted(by_memory.values())
-        mine = nodes.index(list(self._ledger.ranks))
-        if len(nodes) == 1 or self._ledger.place != 0:
-            return None
-        names = [
-            f"{members[ranks[0]].host} (ranks "
-            f"{', '.join(str(group.ranks[rank]) for rank in ranks)})"
-            for ranks in nodes
-        ]
-        native, name = self._ledger.native, agreement.name
+        self, name: str, store: Store, mine: int, names: Sequence[str]
+    ) -> NodeComparison:
+        native = self._ledger.native
 
         def window() -> Window | None:
             steps = native.window(RECENT_STEPS)
@@ -257,3 +262,34 @@ class Watcher:
             )
 
         return NodeComparison(store, mine, names, window)
+
+    def _tell_nodes(
+        self, agreement: Agreement, store: Store, mine: int, nodes: Sequence[tuple[str, int]]
+    ) -> NodeStalls | None:
+        """Tell stalls of this node to the others, if they are looked for."""
+        box = process_box()
+        if box is None or environment.stall_seconds() == 0:
+            return None
+        ledger, since_ns, directory = self._ledger, time.time_ns(), box.path.parent
+        ranks = [agreement.global_rank(place) for place in range(len(ledger.ranks))]
+
+        def stall() -> Bundle | None:
+            return own_stall(directory, since_ns, ledger.segment.job, ranks)
+
+        def steps() -> list[tuple[int, int]]:
+            return [(rank, ledger.native.passed(place)) for place, rank in enumerate(ranks)]
+
+        return NodeStalls(store, agreement.name, mine, nodes, own_stall=stall, steps=steps)
+
+
+def _nodes(members: Sequence[Member]) -> list[list[int]]:
+    """Return the ranks of each node, in the group."""
+    by_memory: dict[str, list[int]] = {}
+    for rank, member in enumerate(members):
+        by_memory.setdefault(member.memory, []).append(rank)
+    return sorted(by_memory.values())
+
+
+def _node_name(members: Sequence[Member], group: GroupMembers, ranks: Sequence[int]) -> str:
+    numbers = ", ".join(str(group.ranks[rank]) for rank in ranks)
+    return f"{members[ranks[0]].host} (ranks {numbers})"

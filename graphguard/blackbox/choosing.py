@@ -69,7 +69,7 @@ class Rings:
                 unreadable.append(LeftOut(str(file), box.message))
             else:
                 (named if by_name else found).append(box)
-        newest, left_out = _newest(found, named)
+        newest, left_out = newest_of_ranks(found, named)
         boxes = sorted([*named, *newest], key=lambda box: (box.rank, box.host, box.started_ns))
         return Chosen(tuple(boxes), (*left_out, *empty), tuple(unreadable))
 
@@ -78,7 +78,7 @@ class Rings:
         files: dict[str, tuple[Path, bool]] = {}
         for path in sorted(self._paths, key=os.path.isdir):
             directory = os.path.isdir(path)
-            for file in _in_directory(path) if directory else (path,):
+            for file in ring_files(path) if directory else (path,):
                 files.setdefault(os.path.realpath(file), (file, not directory))
         return list(files.values())
 
@@ -102,7 +102,7 @@ def load(paths: Sequence[Path]) -> Chosen:
         CommandError: If a directory holds no ring, or if none could be read.
     """
     for path in paths:
-        if os.path.isdir(path) and not _in_directory(path):
+        if os.path.isdir(path) and not ring_files(path):
             raise CommandError(
                 f"{path} holds no black box ({FILE_PATTERN})",
                 hint="name the directory that GRAPHGUARD_DIR was set to, or where the log says "
@@ -131,8 +131,13 @@ class _Place(NamedTuple):
     rank: int
 
 
-def _newest(found: Iterable[Box], named: Iterable[Box]) -> tuple[list[Box], list[LeftOut]]:
-    """Return the newest ring of each rank, and those that are none."""
+def newest_of_ranks(found: Iterable[Box], named: Iterable[Box]) -> tuple[list[Box], list[LeftOut]]:
+    """Return the newest ring of each rank, and those that are none.
+
+    Args:
+        found: Rings of any processes.
+        named: Rings that are used whatever else is there.
+    """
     ordered = sorted(found, key=lambda box: (box.started_ns, box.pid, box.path), reverse=True)
     used: dict[_Place, Box] = {_Place(box.host, box.rank): box for box in named}
     newest: list[Box] = []
@@ -155,7 +160,12 @@ def _newest(found: Iterable[Box], named: Iterable[Box]) -> tuple[list[Box], list
     return newest, left_out
 
 
-def _in_directory(directory: Path) -> Sequence[Path]:
+def ring_files(directory: Path) -> Sequence[Path]:
+    """Return the ring files of a directory.
+
+    Raises:
+        CommandError: If it cannot be listed.
+    """
     try:
         # Listed and not globbed: a directory that cannot be read must not look like an empty one.
         names = os.listdir(directory)

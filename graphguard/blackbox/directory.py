@@ -42,6 +42,11 @@ def is_ring_name(name: str) -> bool:
     return _FILE_NAME.fullmatch(name) is not None
 
 
+def stacks_name(name: str) -> str:
+    """Return the name of the file that the process of a ring writes its stacks to."""
+    return f"stacks{name.removeprefix('blackbox').removesuffix('.ring')}.txt"
+
+
 def default_directory() -> Path:
     """Return the directory of this user's rings: of the session, or else under ``/tmp``."""
     # Not needed by programs without a black box, and slow to import.
@@ -105,7 +110,7 @@ def is_held(descriptor: int) -> bool | None:
 
 
 def remove_old(directory: int, kept: int = KEPT_RINGS) -> None:
-    """Remove the rings of processes that are gone, all but the newest."""
+    """Remove the rings of processes that are gone, and their stacks, all but the newest."""
     gone: list[tuple[int, str]] = []
     for name in filter(is_ring_name, os.listdir(directory)):
         with suppress(OSError):  # it was removed by another process meanwhile, or is no ring
@@ -117,8 +122,9 @@ def remove_old(directory: int, kept: int = KEPT_RINGS) -> None:
             finally:
                 os.close(descriptor)
     for _, name in sorted(gone, reverse=True)[kept:]:
-        with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=directory)
+        for each in (name, stacks_name(name)):
+            with suppress(FileNotFoundError):
+                os.unlink(each, dir_fd=directory)
 
 
 def refused(path: Path, error: OSError) -> BlackBoxError:

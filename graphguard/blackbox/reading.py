@@ -13,6 +13,7 @@ from graphguard import environment
 from graphguard._core import read_ring, ring_bytes
 from graphguard.blackbox.directory import FILE_PATTERN, is_held
 from graphguard.blackbox.events import NO_NAME, Event
+from graphguard.blackbox.newest import NEXT_OFFSET, newest_of
 from graphguard.blackbox.records import Record
 from graphguard.errors import BlackBoxError, BlackBoxNotReady
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 MAX_BYTES = ring_bytes(environment.MAX_RING_ENTRIES)
 MAX_LOOKS = 4
 """How often a ring that is being written is read for the sake of the record in the making."""
-
-_NEXT_OFFSET = 256
-"""Where a ring counts its records: ``next`` in ``csrc/core/ring_format.h``."""
 
 
 _Row = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
@@ -92,8 +90,13 @@ class Glance(NamedTuple):
     held: bool | None
 
 
-def read(path: Path) -> Box:
+def read(path: Path, newest: int | None = None) -> Box:
     """Read a black box. Its process may be writing it meanwhile.
+
+    Args:
+        path: The file.
+        newest: Only that many of the newest records, for what looks often. The others count as
+            lost.
 
     Raises:
         BlackBoxNotReady: If nothing has been written to it yet.
@@ -103,12 +106,12 @@ def read(path: Path) -> Box:
     try:
         # Asked first: what a process wrote before it was gone is then read for certain.
         held = is_held(descriptor)
-        box = _read(descriptor, path, held)
+        box = _read(descriptor, path, held, newest)
         for _ in range(MAX_LOOKS - 1):
             if not box.damaged or not held:
                 break
             # Was it only being written?
-            box = min(box, _read(descriptor, path, held), key=lambda looked: looked.damaged)
+            box = min(box, _read(descriptor, path, held, newest), key=lambda looked: looked.damaged)
     finally:
         os.close(descriptor)
     return box
@@ -123,7 +126,7 @@ def glance(path: Path) -> Glance:
     descriptor = _opened(path)
     try:
         held = is_held(descriptor)
-        written = int.from_bytes(os.pread(descriptor, 8, _NEXT_OFFSET), "little")
+        written = int.from_bytes(os.pread(descriptor, 8, NEXT_OFFSET), "little")
         return Glance(os.fstat(descriptor).st_ino, written, held)
     finally:
         os.close(descriptor)
@@ -147,11 +150,15 @@ def _opened(path: Path) -> int:
     return descriptor
 
 
-def _read(descriptor: int, path: Path, held: bool | None) -> Box:
+def _read(descriptor: int, path: Path, held: bool | None, newest: int | None) -> Box:
+    content: bytes | bytearray | None = None
     try:
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(MAX_BYTES + 1)
+        if newest is not None:
+            content = newest_of(descriptor, newest)
+        if content is None:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise _unreadable(path, error) from error
     if not content.strip(b"\0"):

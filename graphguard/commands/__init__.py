@@ -30,6 +30,7 @@ COMMANDS = {
     "diagnose": "DiagnoseCommand",
     "run": "RunCommand",
     "diff": "DiffCommand",
+    "watch": "WatchCommand",
 }
 """Each command, which is a module of this package, and its class there."""
 

@@ -21,6 +21,7 @@ from graphguard.errors import ConfigurationError
 from graphguard.recorders.nccl_coverage import coverage
 from graphguard.reporters import json, table
 from graphguard.version import __version__
+from graphguard.watch.tracing_rights import why_refused_here
 
 if TYPE_CHECKING:
     from graphguard.vllm.checkup import Checkup
@@ -35,6 +36,8 @@ DISTRIBUTIONS = {
     "rich": ("rich",),
     "nvtx": ("nvtx",),
     "pynvml": ("nvidia-ml-py",),
+    "py-spy": ("py-spy",),
+    "pystack": ("pystack",),
 }
 """What graphguard can work with, and the distributions that it comes in."""
 
@@ -129,6 +132,7 @@ def diagnose() -> Diagnosis:
             *_graph_capabilities(installed),
             *_recording_capabilities(installed),
             *_agreement_capabilities(installed),
+            _stacks(installed),
         ),
         tuple(_setting(variable) for variable in environment.VARIABLES),
     )
@@ -183,6 +187,15 @@ def _agreement_capabilities(installed: dict[str, str | None]) -> Sequence[Capabi
         _with_torch("agreement of ranks", installed, "at capture and at replay, by guard(group=)"),
         vllm,
     )
+
+
+def _stacks(installed: dict[str, str | None]) -> Capability:
+    name = "stacks of stalled processes"
+    refused = why_refused_here()
+    if not refused and (engines := [each for each in ("py-spy", "pystack") if installed[each]]):
+        return Capability(name, Support.YES, f"by {' and '.join(engines)}")
+    why = refused or "neither py-spy nor pystack is installed (pip install graphguard[stacks])"
+    return Capability(name, Support.PARTLY, f"each process writes its own: {why}")
 
 
 def _with_torch(name: str, installed: dict[str, str | None], why: str) -> Capability:
@@ -262,6 +275,12 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     environment.NCCL_PLUGIN.name: lambda _value: _problem(environment.plugin_wanted),
     environment.ON_MISMATCH.name: lambda _value: _problem(_vllm_options),
     environment.PADDED.name: lambda _value: _problem(_vllm_options),
+    environment.STALL_SECONDS.name: lambda _value: _problem(environment.stall_seconds),
+    environment.STALL_STARTUP_SECONDS.name: lambda _value: _problem(environment.startup_seconds),
+    environment.SLOW_SECONDS.name: lambda _value: _problem(environment.slow_seconds),
+    environment.ON_STALL.name: lambda _value: _problem(environment.on_stall),
+    environment.STALL_COREDUMP.name: lambda _value: _problem(environment.core_dump_wanted),
+    environment.BREADCRUMBS.name: lambda _value: _problem(environment.breadcrumbs_wanted),
 }
 
 

@@ -14,14 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphguard.batch import BatchDescriptor
+from graphguard.breadcrumbs.process import wanted
 from graphguard.errors import CaptureError
+from graphguard.graphs import contents
 from graphguard.recording import record
 from graphguard.session import Session, default_session
 from graphguard.signature import GraphMode, Signature
 from graphguard.table import SignatureTable
+
+if TYPE_CHECKING:
+    from graphguard.breadcrumbs.marking import Marks
 
 
 class CudaCoreGraph:
@@ -41,6 +46,7 @@ class CudaCoreGraph:
         self.captured = captured
         self.stream = stream
         self._template = template
+        self._graphguard_marks: Marks | None = None
 
     def replay(self) -> None:
         """Launch the graph on its stream.
@@ -52,11 +58,18 @@ class CudaCoreGraph:
             raise CaptureError(
                 "a graph of cuda-core was launched after it was reset", hint="build it again"
             )
-        self.captured.launch(self.stream)
+        marks = self._graphguard_marks
+        if marks is None:
+            self.captured.launch(self.stream)
+        else:
+            marks.launched(lambda: self.captured.launch(self.stream))
 
     def reset(self) -> None:
         """Close the graph."""
         captured, self.captured, self._template = self.captured, None, 0
+        if self._graphguard_marks is not None:
+            self._graphguard_marks.retire()
+            self._graphguard_marks = None
         if captured is not None:
             captured.close()
 
@@ -148,10 +161,29 @@ def building(
             yield made
         finally:
             builder.end_building()
-        completed = builder.complete(options)
-        graph = CudaCoreGraph(completed, stream or builder.stream, _template(builder))
+        graph = CudaCoreGraph(None, stream or builder.stream, _template(builder))
+        if wanted():
+            _mark(graph)
+        graph.captured = builder.complete(options)
         recording.captured(graph, made.inputs, made.outputs)
     made._made = (graph, recording.signature)
+
+
+def _mark(graph: CudaCoreGraph) -> None:
+    """Add marks to what was built, after looking at it: its nodes are told without them."""
+    from graphguard.recorders import graph_marks
+
+    template = graph.raw_cuda_graph()
+    if not template:
+        return
+    try:
+        found = contents.contents_of_handle(template)
+        contents.keep(graph, found)
+    except Exception as error:  # noqa: BLE001 - the program's capture goes first
+        contents.tell(f"{type(error).__name__}: {error}")
+        return
+    graph_marks.prepare()
+    graph_marks.mark(graph, template, found)
 
 
 def _template(builder: Any) -> int:  # noqa: ANN401

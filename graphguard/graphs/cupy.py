@@ -10,12 +10,17 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cupy
 
+from graphguard import _core
+from graphguard.breadcrumbs.process import wanted
 from graphguard.errors import CaptureError, NestedCapture
 from graphguard.graphs import contents
+
+if TYPE_CHECKING:
+    from graphguard.breadcrumbs.marking import Marks
 
 KIND = "cupy"
 
@@ -33,6 +38,7 @@ class CupyGraph:
     def __init__(self) -> None:
         self.captured: Any = None
         self.stream = 0
+        self._graphguard_marks: Marks | None = None
 
     def launch(self, stream: Any = None) -> None:  # noqa: ANN401 - a stream of cupy
         """Launch the graph on a stream, or on the current one.
@@ -40,7 +46,11 @@ class CupyGraph:
         Raises:
             CaptureError: If nothing was captured.
         """
-        self._graph().launch(stream)
+        marks = self._graphguard_marks
+        if marks is None:
+            self._graph().launch(stream)
+        else:
+            marks.launched(lambda: self._graph().launch(stream))
 
     def replay(self) -> None:
         """Launch the graph on the current stream, as torch calls it."""
@@ -48,6 +58,9 @@ class CupyGraph:
 
     def reset(self) -> None:
         """Let go of what was captured; cupy frees it with the last reference."""
+        if self._graphguard_marks is not None:
+            self._graphguard_marks.retire()
+            self._graphguard_marks = None
         self.captured = None
 
     def raw_cuda_graph(self) -> int:
@@ -122,8 +135,20 @@ def look(graph: CupyGraph) -> None:
         found = contents.contents_of_stream(graph.stream)
         if found is not None:
             contents.keep(graph, found)
+            if wanted():
+                _mark(graph, found)
     except Exception as error:  # noqa: BLE001 - the program's capture goes first
         contents.tell(f"{type(error).__name__}: {error}")
+
+
+def _mark(graph: CupyGraph, found: contents.GraphContents) -> None:
+    """Add marks to what is being captured into a graph, now that it was looked at."""
+    from graphguard.recorders import graph_marks
+
+    capture = _core.capture_of(graph.stream)
+    if capture is not None and capture[2] == contents.CAPTURE_ACTIVE:
+        graph_marks.prepare()
+        graph_marks.mark(graph, capture[1], found)
 
 
 def filling(stream: Any) -> CupyGraph | None:  # noqa: ANN401

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from graphguard.digest import digest, encode
 from graphguard.errors import CaptureError, NestedCapture
 from graphguard.graphs.emulated_capture import CaptureMode, Observer
+from graphguard.graphs.emulated_marks import ReplayMarks
 from graphguard.graphs.emulated_steps import Step, replay, schedule_waits
 
 KIND = "emulated"
@@ -44,6 +45,7 @@ class EmulatedGraph:
         self._capturing: ExitStack | None = None
         self._mode: CaptureMode | None = None
         self._handled = 0
+        self._marks: ReplayMarks | None = None
 
     def capture_begin(self, **_options: object) -> None:
         """Record what this thread runs from now on, without running it. Use :func:`capture`.
@@ -60,7 +62,7 @@ class EmulatedGraph:
                 hint="end the first capture before the second begins; capture the inner part only "
                 "once and replay it outside",
             )
-        self._steps = None
+        self._forget()
         self._handled = id(sys.exc_info()[1])
         self._mode = CaptureMode(_thread.observers)
         with ExitStack() as undo:
@@ -90,6 +92,7 @@ class EmulatedGraph:
             return
         schedule_waits(mode.steps)
         self._steps = mode.steps
+        self._marks = ReplayMarks.of(self, mode.steps)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def replay(self) -> None:
@@ -108,11 +111,14 @@ class EmulatedGraph:
                 "an emulated graph was replayed during a capture on the same thread",
                 hint="replay it before or after the capture; graphs do not nest",
             )
-        replay(self._steps)
+        if self._marks is None:
+            replay(self._steps)
+        else:
+            self._marks.replay(self._steps)
 
     def reset(self) -> None:
         """Forget the recorded operations and let their memory go."""
-        self._steps = None
+        self._forget()
 
     @property
     def nbytes(self) -> int:
@@ -126,6 +132,12 @@ class EmulatedGraph:
 
     def __len__(self) -> int:
         return len(self._steps or ())
+
+    def _forget(self) -> None:
+        self._steps = None
+        if self._marks is not None:
+            self._marks.release(self)
+            self._marks = None
 
 
 @contextmanager

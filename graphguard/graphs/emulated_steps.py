@@ -14,6 +14,13 @@ from torch.utils import _pytree
 
 from graphguard.errors import CaptureError
 
+# Operators of other libraries that communicate, and return when they are over: those of vLLM's CPU
+# engine (csrc/cpu/torch_bindings.cpp of vLLM 0.32).
+_COMMUNICATING = frozenset(
+    f"_C::shm_{name}"
+    for name in ("allreduce", "all_gather", "gather", "send_tensor_list", "recv_tensor_list")
+)
+
 _wait_tensor: Callable[[torch.Tensor], torch.Tensor] = torch.ops._c10d_functional.wait_tensor
 
 
@@ -39,7 +46,12 @@ class Step:
         args: Its positional arguments, frozen.
         kwargs: Its keyword arguments, frozen.
         targets: The memory that its new results go to, in the order the operator returns them.
+
+    Attributes:
+        communicates: Whether it is a collective.
     """
+
+    communicates = False
 
     def __init__(
         self,
@@ -52,6 +64,7 @@ class Step:
         self.args = args
         self.kwargs = kwargs
         self.targets = targets
+        self.communicates = type(self).communicates or func.name() in _COMMUNICATING
         # Collectives of these earlier steps must be over before this one starts.
         self.waits: tuple[int, ...] = ()
         self._operands = [*tensors_of((args, kwargs)), *targets]
@@ -76,6 +89,8 @@ class Step:
 class FunctionalCollective(Step):
     """A functional collective: its results are only there once they have been waited for."""
 
+    communicates = True
+
     def run(self) -> None:
         """Run the collective to its end."""
         results = tensors_of(self.func(*self.args, **self.kwargs))
@@ -91,6 +106,8 @@ class Collective(Step):
     It does not keep its process group alive. A graph often lives until the process ends, and
     gloo aborts a process that ends while its threads are still there.
     """
+
+    communicates = True
 
     def __init__(self, func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         names = [argument.name for argument in func._schema.arguments]
@@ -168,3 +185,26 @@ def replay(steps: Iterable[Step]) -> None:
                 unfinished[number] = work
         for work in unfinished.values():
             work.wait()
+
+
+def replay_with_marks(steps: Iterable[Step], passed: Callable[[int], object]) -> None:
+    """The same, and say of each collective that it is over.
+
+    Args:
+        steps: The steps.
+        passed: Called with the number of a step.
+    """
+    unfinished: dict[int, Work] = {}
+    with _as_captured():
+        for number, step in enumerate(steps):
+            for other in step.waits:
+                if work := unfinished.pop(other, None):
+                    work.wait()
+                    passed(other)
+            if work := step.run():
+                unfinished[number] = work
+            elif step.communicates:
+                passed(number)
+        for number, work in unfinished.items():
+            work.wait()
+            passed(number)

@@ -15,14 +15,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from graphguard import _core
+from graphguard.breadcrumbs.process import wanted
 from graphguard.graphs.contents import (
     CAPTURE_ACTIVE,
     Driver,
     contents_of_handle,
     forget,
     keep,
+    kept,
     tell,
 )
+from graphguard.recorders import graph_marks
 
 _lock = threading.Lock()
 _watchers = 0
@@ -57,6 +60,7 @@ def watch_class(graph_class: Any, current_stream: Any, driver: Driver = _core) -
         driver: Whom to ask.
     """
     with _lock:
+        graph_marks.watch_launches(graph_class)
         original = getattr(graph_class, "capture_end", None)
         if original is None:
             tell(f"{graph_class.__qualname__} has no capture_end")
@@ -68,7 +72,13 @@ def watch_class(graph_class: Any, current_stream: Any, driver: Driver = _core) -
         def capture_end(graph: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             if _watchers:
                 _look(graph, current_stream, driver)
-            return original(graph, *args, **kwargs)
+                if wanted():
+                    _mark(graph, current_stream, driver)
+            try:
+                return original(graph, *args, **kwargs)
+            except BaseException as error:
+                graph_marks.capture_failed(graph, error)
+                raise
 
         capture_end.__graphguard_looks__ = True  # type: ignore[attr-defined]
         graph_class.capture_end = capture_end
@@ -90,5 +100,15 @@ def _look(graph: object, current_stream: Any, driver: Driver) -> None:  # noqa: 
         elif capture[2] == CAPTURE_ACTIVE:
             keep(graph, contents_of_handle(capture[1], driver))
         # Else the capture has failed already, and ending it will say why.
+    except Exception as error:  # noqa: BLE001 - the program's capture goes first
+        tell(f"{type(error).__name__}: {error}")
+
+
+def _mark(graph: object, current_stream: Any, driver: Driver) -> None:  # noqa: ANN401
+    """Add marks to what is being captured into a graph, now that it was looked at."""
+    try:
+        capture = driver.capture_of(current_stream())
+        if capture is not None and capture[2] == CAPTURE_ACTIVE:
+            graph_marks.mark(graph, capture[1], kept(graph))
     except Exception as error:  # noqa: BLE001 - the program's capture goes first
         tell(f"{type(error).__name__}: {error}")

@@ -49,7 +49,9 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 def records(boxes: Sequence[Box], shown: Iterable[tuple[int, Record]]) -> str:
     """Return records, each as an object on a line of its own."""
     encoder = msgspec.json.Encoder()
-    return _lines(encoder.encode_lines([_line(boxes[member], record) for member, record in shown]))
+    return json_lines(
+        encoder.encode_lines([_line(boxes[member], record) for member, record in shown])
+    )
 
 
 def summary(timeline: Timeline, chosen: Chosen) -> str:
@@ -100,10 +102,10 @@ def summary(timeline: Timeline, chosen: Chosen) -> str:
         "left_out": chosen.left_out,
         "unreadable": chosen.unreadable,
     }
-    return _lines(msgspec.json.encode(document) + b"\n")
+    return json_lines(msgspec.json.encode(document) + b"\n")
 
 
-def _lines(encoded: bytes) -> str:
+def json_lines(encoded: bytes) -> str:
     """Return JSON in which nothing but the end of an object moves the cursor or ends a line."""
     if encoded.isascii() and b"\x7f" not in encoded:
         return encoded.decode()

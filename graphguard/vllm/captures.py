@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from graphguard import graphs
 from graphguard.batch import BatchDescriptor
+from graphguard.breadcrumbs.marking import Marks, describe_marks, marks_of
+from graphguard.breadcrumbs.process import wanted
 from graphguard.digest import digest, encode
 from graphguard.graphs.tensors import input_specs, output_specs
 from graphguard.nodes import GraphNode, counted
@@ -39,6 +41,7 @@ class Piece(NamedTuple):
     kind: str
     nodes: str
     graph_nodes: tuple[GraphNode, ...] = ()
+    marks: Marks | None = None
 
 
 class Captures:
@@ -74,7 +77,10 @@ class Captures:
 
     def signature(self, choice: Choice, key: GraphKey, batch: BatchDescriptor) -> Signature:
         """Return the signature of what was captured for a choice."""
-        return signature_of(key, batch, [piece for _, piece in self._pieces[choice]])
+        pieces = [piece for _, piece in self._pieces[choice]]
+        signature = signature_of(key, batch, pieces)
+        _describe_marks(pieces, signature)
+        return signature
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -96,7 +102,16 @@ def piece_of(
         graphs.kind_of(graph),
         graphs.nodes_of(graph),
         graphs.graph_nodes_of(graph),
+        marks_of(graph) if wanted() else None,
     )
+
+
+def _describe_marks(pieces: list[Piece], signature: Signature) -> None:
+    """Say of the marks of each piece what they are of, by the name of the step."""
+    for number, piece in enumerate(pieces, 1):
+        if piece.marks is not None:
+            place = f", piece {number} of {len(pieces)}" if len(pieces) > 1 else ""
+            describe_marks(piece.marks, signature, piece.calls, place)
 
 
 def signature_of(key: GraphKey, batch: BatchDescriptor, pieces: list[Piece]) -> Signature:

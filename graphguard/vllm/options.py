@@ -56,6 +56,7 @@ def read_options() -> Options:
         ConfigurationError: If one of them does not exist.
     """
     mismatch, padded = environment.ON_MISMATCH, environment.PADDED
+    environment.check_stall_settings()
     return Options(
         mode=environment.mode(),
         on_mismatch=parse_setting(OnMismatch, mismatch.value or mismatch.default, mismatch.name),

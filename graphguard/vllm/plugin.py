@@ -7,6 +7,7 @@ when a process imports a runner, which is before vLLM makes one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 from graphguard import environment
 from graphguard.environment import Mode
@@ -88,6 +89,7 @@ def _arm_target_v1() -> None:
         _arm_data_parallel(data_parallel_v1.install)
 
     _arm(("v1-target", "collectives"), install)
+    _arm_stalls("v1-stalls", lambda hooks: hooks.install_in_runner_v1())
 
 
 def _arm_drafter_v1() -> None:
@@ -112,6 +114,7 @@ def _arm_target_v2() -> None:
         _arm_data_parallel(data_parallel_v2.install)
 
     _arm(("v2-target", "collectives"), install)
+    _arm_stalls("v2-stalls", lambda hooks: hooks.install_in_runner_v2())
 
 
 def _arm_drafter_v2() -> None:
@@ -143,11 +146,23 @@ def _arm_workers() -> None:
         workers.install()
 
     _arm(("capture",), install)
+    _arm_stalls("stalls", lambda hooks: hooks.install())
 
 
 def _arm_data_parallel(install: Callable[[], None]) -> None:
     """Put a hook in place above those of a runner: it sees what the runner launches in the end."""
     _arm(("data-parallel",), install)
+
+
+def _arm_stalls(part: str, install: Callable[[ModuleType], None]) -> None:
+    """Put the hooks around what is there by now: what they see lasts as long as it really does."""
+
+    def install_hooks() -> None:
+        from graphguard.vllm import stalls
+
+        install(stalls)
+
+    _arm((part,), install_hooks)
 
 
 def _arm(parts: tuple[str, ...], install: Callable[[], None]) -> None:

@@ -16,6 +16,7 @@ from graphguard import _core, environment
 from graphguard.at_exit import at_exit
 from graphguard.blackbox.writer import process_box
 from graphguard.log import logger
+from graphguard.watch import faulthandler_floor
 
 if TYPE_CHECKING:
     from graphguard.blackbox.writer import BlackBox
@@ -100,10 +101,8 @@ def forget_ledger(job: str) -> None:
 
 
 def _started() -> _core.Watchdog | None:
+    environment.check_stall_settings()
     limit = environment.stall_seconds()
-    startup_limit = environment.startup_seconds()
-    environment.on_stall()  # the examiner reads it when it is too late to say that it is wrong
-    environment.slow_seconds()
     if limit == 0:
         logger().info("stalls are not looked for (%s=0)", environment.STALL_SECONDS.name)
         return None
@@ -115,7 +114,7 @@ def _started() -> _core.Watchdog | None:
     native = _core.Watchdog(
         box.ring,
         limit,
-        max(limit, startup_limit),
+        max(limit, environment.startup_seconds()),
         min(TICK_SECONDS, limit / 5),
         _command(box),
         _environment(),
@@ -127,6 +126,8 @@ def _started() -> _core.Watchdog | None:
     except OSError as error:
         logger().warning("stalls are not looked for: %s", error)
         return None
+    # Where nothing may read this process, it writes its stacks itself when it is asked.
+    faulthandler_floor.register(box)
     return native
 
 

@@ -33,6 +33,8 @@ class FakeDriver:
         for name in ("fake_graph", "fake_function", "fake_hidden_callback"):
             getattr(self._calls, name).restype = ctypes.c_void_p
         self._calls.fake_calls.restype = ctypes.c_uint64
+        self._calls.fake_node.restype = ctypes.c_void_p
+        self._calls.fake_num_nodes.restype = ctypes.c_size_t
 
     def reset(self) -> None:
         self._calls.fake_reset()
@@ -137,6 +139,30 @@ class FakeDriver:
     def add_node(self, graph: int, node_type: int) -> None:
         """Add a node of which only the type is known."""
         self._calls.fake_add_node(ctypes.c_void_p(graph), node_type)
+
+    def node(self, graph: int, place: int) -> int:
+        """Return the node that was added as this one, from 0."""
+        return int(self._calls.fake_node(ctypes.c_void_p(graph), ctypes.c_size_t(place)))
+
+    def num_nodes(self, graph: int) -> int:
+        return int(self._calls.fake_num_nodes(ctypes.c_void_p(graph)))
+
+    def add_edge(self, before: int, after: int) -> None:
+        self._calls.fake_add_edge(ctypes.c_void_p(before), ctypes.c_void_p(after))
+
+    def depends(self, node: int, on: int) -> bool:
+        return bool(self._calls.fake_depends(ctypes.c_void_p(node), ctypes.c_void_p(on)))
+
+    def is_leaf(self, node: int) -> bool:
+        """Whether no node depends on this one."""
+        return bool(self._calls.fake_is_leaf(ctypes.c_void_p(node)))
+
+    def set_context(self, context: int) -> None:
+        self._calls.fake_set_context(ctypes.c_void_p(context))
+
+    def run(self, graph: int, stuck: int = 0) -> None:
+        """Run a graph as a device does; one node, and what depends on it, may stand still."""
+        self._calls.fake_run(ctypes.c_void_p(graph), ctypes.c_void_p(stuck))
 
     def shuffle(self, seed: int) -> None:
         """Return the nodes of every graph in another order from now on."""

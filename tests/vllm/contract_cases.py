@@ -24,6 +24,9 @@ HOLDS = {
     "metrics": ("prometheus", "prometheus", "prometheus", "prometheus"),
     "uniform-graphs": ("by-length", "by-length", "by-length", "by-length"),
     "data-parallel": ("groups", "groups", "groups", "groups"),
+    "stalls": ("worker", "worker", "worker", "worker"),
+    "v1-stalls": ("runner", "runner", "runner", "runner"),
+    "v2-stalls": ("runner", "runner", "runner", "runner"),
 }
 """The variant of each part that a version has; the versions in the order of ``VERSIONS``."""
 
@@ -223,6 +226,39 @@ CASES = (
         "ParallelConfig",
         "data_parallel_size",
         "vllm.config.ParallelConfig has no field 'data_parallel_size'",
+    ),
+    Case(
+        "stalls",
+        "delete",
+        "vllm.v1.worker.gpu_worker",
+        "Worker.sample_tokens",
+        "",
+        # What it inherits instead does nothing.
+        "vllm.v1.worker.gpu_worker.Worker.sample_tokens does not use 'model_runner'",
+    ),
+    Case(
+        "stalls",
+        "empty",
+        "vllm.v1.worker.gpu_worker",
+        "Worker.determine_available_memory",
+        "",
+        "vllm.v1.worker.gpu_worker.Worker.determine_available_memory does not use 'profile_run'",
+    ),
+    Case(
+        "v1-stalls",
+        "delete",
+        _RUNNER_V1,
+        "AsyncGPUModelRunnerOutput",
+        "",
+        "vllm.v1.worker.gpu_model_runner has no 'AsyncGPUModelRunnerOutput'",
+    ),
+    Case(
+        "v2-stalls",
+        "delete",
+        "vllm.v1.worker.gpu.async_utils",
+        "AsyncOutput",
+        "",
+        "vllm.v1.worker.gpu.async_utils has no 'AsyncOutput'",
     ),
     Case(
         "metrics",

@@ -25,15 +25,16 @@ MOMENTS = {
         "piecewise",
         "collectives",
         "uniform-graphs",
+        "v1-stalls",
     ),
-    "vllm.v1.worker.gpu.model_runner": ("v2-target", "v2-padding"),
+    "vllm.v1.worker.gpu.model_runner": ("v2-target", "v2-padding", "v2-stalls"),
     **{
         f"vllm.v1.worker.gpu.spec_decode.{name}.speculator": ("v2-drafter", "v2-target")
         for name in ("eagle", "autoregressive", "target_dependent_ar", "multi_module_mtp")
     },
     "vllm.compilation.breakable_cudagraph": ("breakable",),
-    "vllm.v1.worker.gpu_worker": ("capture",),
-    "vllm.v1.worker.cpu_worker": ("capture",),
+    "vllm.v1.worker.gpu_worker": ("capture", "stalls"),
+    "vllm.v1.worker.cpu_worker": ("capture", "stalls"),
     "vllm.v1.core.sched.async_scheduler": ("scheduler",),
     "vllm.v1.metrics.prometheus": ("metrics",),
 }

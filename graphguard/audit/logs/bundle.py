@@ -1,4 +1,4 @@
-"""What was recorded beside a log: manifests and black boxes, which tell what a log cannot."""
+"""What was recorded beside a log: manifests, black boxes, evidence of a stall."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from graphguard.audit import Severity, audit
 from graphguard.audit import load as load_manifests
 from graphguard.audit.logs.model import Cause, Evidence, Reading, Strength
 from graphguard.audit.logs.reasoning import Readings
+from graphguard.audit.logs.stall_bundle import StallBundle, find_stall_bundle
 from graphguard.blackbox import choosing
 from graphguard.blackbox.directory import is_ring_name
 from graphguard.blackbox.merge import Timeline, merge
@@ -29,47 +30,53 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
         different: That ranks recorded different things, and where; None if nothing says so.
         same: That all ranks launched the same up to the end; None if that was not compared.
         notes: What was read.
+        stall: The evidence that graphguard collected of a stall, if it did.
     """
 
     different: Reading | None
     same: Reading | None
     notes: tuple[str, ...]
+    stall: StallBundle | None = None
 
     def decided(self, readings: Readings) -> Readings:
         """Return what a log supports and excludes, with what the bundle decides."""
-        decided = self.different or self.same
-        if decided is None:
-            return readings
+        told = self.stall.reading if self.stall is not None else None
+        supports = tuple(each for each in (told, self.different) if each is not None)
+        named = {each.cause for each in supports}
+        excludes = (self.same,) if self.same is not None and self.same.cause not in named else ()
+        named |= {each.cause for each in excludes}
         supported, excluded, undecided = (
-            tuple(each for each in group if each.cause is not decided.cause) for group in readings
+            tuple(each for each in group if each.cause not in named) for group in readings
         )
-        if self.different is not None:
-            return Readings((self.different, *supported), excluded, undecided)
-        return Readings(supported, (decided, *excluded), undecided)
+        if told is not None and self.different is not None and told.cause is self.different.cause:
+            supports = (told,)
+        return Readings((*supports, *supported), (*excludes, *excluded), undecided)
 
 
 def read_bundle(directory: Path) -> Bundle:
-    """Read the manifests and black boxes in a directory, and in those below it.
+    """Read the manifests, black boxes and evidence of a stall in a directory and those below it.
 
     Raises:
         CommandError: If it is no directory, or holds none.
     """
     if not directory.is_dir():
         raise CommandError(f"{directory} is not a directory", hint="name the evidence bundle")
-    files = list(_files(directory))
+    stall = find_stall_bundle(directory)
+    # It holds copies of what may lie beside it, of the moment that it is about.
+    files = list(_files(directory if stall is None else Path(stall.path)))
     rings = [path for path in files if is_ring_name(path.name)]
     manifests = [path for path in files if path.match(manifest.FILE_PATTERN)]
-    if not rings and not manifests:
+    if not rings and not manifests and stall is None:
         raise CommandError(
-            f"{directory} holds no manifest and no black box",
+            f"{directory} holds no manifest, no black box and no evidence of a stall",
             hint="name the GRAPHGUARD_DIR of the engine, or what graphguard collected of a stall",
         )
-    notes: list[str] = []
+    notes: list[str] = [stall.note] if stall is not None else []
     captured = _captured(manifests, notes)
     launched = _launched(rings, notes)
     different = captured or (launched if launched is not None and launched.strength else None)
     same = launched if different is None and launched is not None else None
-    return Bundle(different=different, same=same, notes=tuple(notes))
+    return Bundle(different=different, same=same, notes=tuple(notes), stall=stall)
 
 
 def _files(directory: Path, depth: int = 0) -> Iterator[Path]:

@@ -18,6 +18,7 @@ from graphguard.vllm.contract.inspection import Lack, lacks
 from graphguard.vllm.contract.runner_v1 import PIECEWISE, V1_DRAFTER, V1_PADDING, V1_TARGET
 from graphguard.vllm.contract.runner_v2 import V2_PADDING, V2_TARGET
 from graphguard.vllm.contract.speculators_v2 import V2_DRAFTER
+from graphguard.vllm.contract.stalls import STALLS, V1_STALLS, V2_STALLS
 from graphguard.vllm.contract.uniform_graphs import UNIFORM_GRAPHS
 from graphguard.vllm.contract.versions import KNOWN_VERSIONS, known_version, vllm_version
 
@@ -48,6 +49,9 @@ VARIANTS: dict[Part, tuple[Variant, ...]] = {
     Part.METRICS: METRICS,
     Part.UNIFORM_GRAPHS: UNIFORM_GRAPHS,
     Part.DATA_PARALLEL: DATA_PARALLEL,
+    Part.STALLS: STALLS,
+    Part.V1_STALLS: V1_STALLS,
+    Part.V2_STALLS: V2_STALLS,
 }
 """The shapes that each part can work with, the newest first."""
 

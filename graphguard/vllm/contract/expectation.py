@@ -24,6 +24,9 @@ class Part(str, Enum):
     METRICS = "metrics"
     UNIFORM_GRAPHS = "uniform-graphs"
     DATA_PARALLEL = "data-parallel"
+    STALLS = "stalls"
+    V1_STALLS = "v1-stalls"
+    V2_STALLS = "v2-stalls"
 
     def __str__(self) -> str:
         return self.value

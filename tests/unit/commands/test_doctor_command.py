@@ -11,6 +11,7 @@ from msgspec.json import decode
 
 from graphguard.commands import main
 from graphguard.commands.doctor import Diagnosis, Support, diagnose
+from graphguard.watch import tracing_rights
 
 
 @pytest.fixture(autouse=True)
@@ -155,3 +156,39 @@ def test_number_of_records_that_is_none_is_invalid(
     setting = next(s for s in diagnose().settings if s.name == "GRAPHGUARD_RING_ENTRIES")
     assert not setting.valid
     assert "give a number of records up to 16777216" in setting.note
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GRAPHGUARD_STALL_SECONDS", "soon"),
+        ("GRAPHGUARD_STALL_STARTUP_SECONDS", "0"),
+        ("GRAPHGUARD_SLOW_SECONDS", "-1"),
+        ("GRAPHGUARD_ON_STALL", "panic"),
+        ("GRAPHGUARD_STALL_COREDUMP", "yes"),
+        ("GRAPHGUARD_BREADCRUMBS", "2"),
+    ],
+)
+def test_settings_of_stalls_that_cannot_be_used_are_invalid(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert [setting.name for setting in diagnose().settings if not setting.valid] == [name]
+
+
+def test_whether_stacks_can_be_taken_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tracing_rights, "_has_capability", lambda: False)
+    monkeypatch.setattr(tracing_rights, "_scope", lambda: "0")
+    stacks = "stacks of stalled processes"
+    assert support(diagnose(), stacks) == (Support.YES, "by py-spy and pystack")
+    monkeypatch.setattr(tracing_rights, "_scope", lambda: "1")
+    told, why = support(diagnose(), stacks)
+    assert told is Support.PARTLY
+    assert "each process writes its own: kernel.yama.ptrace_scope is 1" in why
+    monkeypatch.setattr(tracing_rights, "_has_capability", lambda: True)
+    nothing = machine(monkeypatch, tmp_path, cuda=None, driver=False, torch=False)
+    told, why = support(nothing, stacks)
+    assert told is Support.PARTLY
+    assert "graphguard[stacks]" in why

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from graphguard.batch import BatchDescriptor
+from graphguard.breadcrumbs.marking import Marks
+from graphguard.breadcrumbs.process import open_breadcrumbs
 from graphguard.graphs.contents import GraphContents, keep
 from graphguard.graphs.emulated import EmulatedGraph, capture
 from graphguard.nodes import GraphNode
 from graphguard.signature import GraphKey, GraphMode
 from graphguard.vllm.captures import Captures, Choice, Piece, piece_of
+from graphguard.watch.breadcrumbs import read_breadcrumbs
 from tests.unit.audit.jobs import call
 
 PIECEWISE = GraphKey("drafter", GraphMode.PIECEWISE)
@@ -73,3 +78,25 @@ def test_nodes_of_all_pieces_are_counted_together() -> None:
     signature = captures.signature(CHOICE, PIECEWISE, BatchDescriptor.tokens(32))
 
     assert signature.graph_nodes == (GraphNode("empty"), GraphNode("kernel", "add", count=2))
+
+
+def test_marks_of_each_piece_are_named_by_the_step_and_its_own_calls(tmp_path: Path) -> None:
+    crumbs = open_breadcrumbs(tmp_path)
+    captures, wrapper = Captures(), Wrapper()
+    launched = []
+    for calls in ((REDUCE,), (GATHER, REDUCE)):
+        native = crumbs.native.add(["kernel"] * len(calls), 0, 0)
+        assert native is not None
+        captures.add(wrapper, CHOICE, piece(*calls)._replace(marks=Marks(native)))
+        launched.append(native)
+
+    signature = captures.signature(CHOICE, PIECEWISE, BatchDescriptor.tokens(32))
+
+    for native in launched:
+        native.launch()
+    first, second = read_breadcrumbs(crumbs.path)
+    assert first.graph == "drafter/piecewise 32t, piece 1 of 2"
+    assert second.graph == "drafter/piecewise 32t, piece 2 of 2"
+    assert first.digest == second.digest == int(signature.shared_digest[:16], 16)
+    assert first.next_call.startswith("all_reduce of 64")
+    assert second.next_call.startswith("all_gather of 16")

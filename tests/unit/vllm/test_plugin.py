@@ -58,6 +58,8 @@ def test_mode_off_waits_for_nothing() -> None:
         ("GRAPHGUARD_MODE", "on"),
         ("GRAPHGUARD_ON_MISMATCH", "ignore"),
         ("GRAPHGUARD_PADDED", "never"),
+        ("GRAPHGUARD_STALL_SECONDS", "soon"),
+        ("GRAPHGUARD_ON_STALL", "panic"),
     ],
 )
 def test_a_setting_that_does_not_exist_is_an_error(name: str, value: str) -> None:

@@ -121,6 +121,8 @@ def engine(
     step_seconds: int = 30,
     extra_environment: dict[str, str] | None = None,
     under: Sequence[str] = (),
+    wait: bool = True,
+    niceness: int = 5,
     **arguments: Any,
 ) -> Iterator[EngineRun]:
     """Start an engine, and end it and all that it left behind.
@@ -132,6 +134,8 @@ def engine(
         step_seconds: VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS.
         extra_environment: More variables; they win over the harness's own.
         under: A command that runs the engine, given after it.
+        wait: Whether to wait until it has started.
+        niceness: How far its processes stand back for others.
         **arguments: More arguments of ``LLM``; they win over the harness's own.
 
     Raises:
@@ -148,9 +152,11 @@ def engine(
             step_seconds=step_seconds,
             extra_environment=extra_environment,
             gently=30.0,
+            niceness=niceness,
         ) as processes:
             run = EngineRun(directory, processes)
-            run.wait_until_ready()
+            if wait:
+                run.wait_until_ready()
             yield run
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps it
 _WORKER = "VLLM::Worker_TP"
+_EXAMINER = "graphguard.watch.examiner"
 _SWEEP_SECONDS = 20.0
 
 
@@ -22,6 +23,7 @@ class EngineProcesses:
         environment: Its environment.
         log: The file that its output goes to.
         directory: Where it runs.
+        niceness: How far it stands back for other processes.
     """
 
     def __init__(
@@ -30,13 +32,15 @@ class EngineProcesses:
         environment: dict[str, str],
         log: Path,
         directory: Path,
+        niceness: int = 5,
     ) -> None:
         self.log = log
+        self._directory = directory
         self.left: set[str] = set()
         self._shared: set[str] = set()
         with log.open("wb") as output:
             self.leader = subprocess.Popen(
-                ["nice", "-n", "5", *command],
+                ["nice", "-n", str(niceness), *command],
                 env=environment,
                 cwd=directory,
                 stdin=subprocess.PIPE,
@@ -109,9 +113,33 @@ class EngineProcesses:
                 raise TimeoutError(f"processes {pids} of session {self.leader.pid} do not end")
             time.sleep(0.05)
         self.leader.wait()
+        self._end_examiners()
         self.left = self.left_in_shared_memory()
         for name in self.left:
             (_SHARED_MEMORY / name).unlink(missing_ok=True)
+
+    def examiners(self) -> list[int]:
+        """Return the processes that examine a stall of this engine, and what they have started.
+
+        Each examiner is in a session of its own, so that it outlives what it examines.
+        """
+        known = str(self._directory)
+        leaders = {
+            _session_of(pid)
+            for pid in _all_pids()
+            if _EXAMINER in _title_of(pid) and known in _title_of(pid)
+        }
+        leaders -= {-1, self.leader.pid}
+        return [pid for pid in _all_pids() if _session_of(pid) in leaders and not _is_zombie(pid)]
+
+    def _end_examiners(self) -> None:
+        deadline = time.monotonic() + _SWEEP_SECONDS
+        while pids := self.examiners():
+            for pid in pids:
+                _kill(pid)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"examiners {pids} do not end")
+            time.sleep(0.05)
 
     def note_shared_memory(self) -> None:
         """Remember what of /dev/shm the processes have mapped. Other engines may run beside."""

@@ -103,6 +103,7 @@ def running(
     step_seconds: int,
     extra_environment: dict[str, str] | None,
     gently: float,
+    niceness: int = 5,
 ) -> Iterator[EngineProcesses]:
     """Run a command as an engine, and end it and all that it left behind."""
     emulation = emulate if isinstance(emulate, Emulation) else Emulation()
@@ -118,6 +119,7 @@ def running(
         ),
         directory / "engine.log",
         directory,
+        niceness,
     )
     try:
         yield processes

@@ -24,6 +24,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         drafts: The draft tokens that were proposed for each request, by vLLM's name for it.
         detail: What happened, for a fault; for a step, ``placeholders`` if it was scheduled before
             its drafts were known.
+        time: When, for a fault: seconds since the epoch.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     operators: dict[str, int] | None = None
     drafts: dict[str, list[int]] | None = None
     detail: str = ""
+    time: float = 0.0
 
 
 Shape = tuple[str, str, int, int | None]
@@ -91,8 +93,18 @@ def path_of(directory: Path, rank: int) -> Path:
     return directory / f"trace-{rank}.jsonl"
 
 
-def read(directory: Path, rank: int) -> Trace:
-    """Read what the worker of a rank has done so far."""
+def read(directory: Path, rank: int, since: int = 0) -> Trace:
+    """Read what the worker of a rank has done so far, from a place in its file on."""
     path = path_of(directory, rank)
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    if not path.exists():
+        return Trace([])
+    with path.open("rb") as file:
+        file.seek(since)
+        lines = file.read().splitlines()
     return Trace([msgspec.json.decode(line, type=Event) for line in lines])
+
+
+def size(directory: Path, rank: int) -> int:
+    """Return how long the file of a rank is: it grows with each step, and is quickly asked for."""
+    path = path_of(directory, rank)
+    return path.stat().st_size if path.exists() else 0

@@ -15,7 +15,13 @@ import msgspec
 from graphguard.graphs.emulated import is_capturing
 from tests.vllm.engine.emulation.patching import replace
 from tests.vllm.engine.emulation.recording import worker
-from tests.vllm.engine.emulation.settings import Fault, FaultKind, Settings, file_of_faults
+from tests.vllm.engine.emulation.settings import (
+    Fault,
+    FaultKind,
+    Place,
+    Settings,
+    file_of_faults,
+)
 
 Function = Callable[..., Any]
 
@@ -75,6 +81,14 @@ class Faults:
     def strike_anew(self, kind: FaultKind) -> bool:
         """Say whether a fault of a kind happens for the first time in the step that runs."""
         return any(armed.strikes_anew() for armed in self._armed if armed.fault.kind is kind)
+
+    def struck_at(self, place: Place, kinds: frozenset[FaultKind]) -> Fault | None:
+        """Return a fault of some kinds that happens at a place for the first time in the step."""
+        for armed in self._armed:
+            fault = armed.fault
+            if fault.kind in kinds and fault.place is place and armed.strikes_anew():
+                return fault
+        return None
 
 
 faults = Faults()

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.vllm.engine.emulation import asynchronous, experts, faults, settings, stand_ins
+from tests.vllm.engine.emulation import (
+    asynchronous,
+    delays,
+    experts,
+    faults,
+    settings,
+    stand_ins,
+)
 from tests.vllm.engine.emulation.patching import replace
 from tests.vllm.engine.emulation.recording import descriptor_fields, worker
-from tests.vllm.engine.emulation.settings import Emulation, Piecewise, Settings
+from tests.vllm.engine.emulation.settings import Emulation, Piecewise, Place, Settings
 
 _registered = False
 
@@ -30,6 +37,7 @@ def register() -> None:
     _trace_the_worker(told)
     _capture_at_start(told.emulation)
     faults.install(told)
+    delays.install(told)
 
 
 def _trace_the_worker(told: Settings) -> None:
@@ -54,6 +62,7 @@ def _trace_the_worker(told: Settings) -> None:
                 unknown = any(-1 in tokens_of for tokens_of in drafts)
                 num_reqs = len(scheduler_output.num_scheduled_tokens)
                 worker.begin_step(num_reqs, tokens, unknown=unknown)
+                delays.happen(Place.STEP)
             try:
                 return original(self, scheduler_output, *args, **kwargs)
             finally:

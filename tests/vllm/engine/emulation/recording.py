@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,8 @@ class Worker:
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append an event to the trace, if there is one in this process."""
+        if kind == "fault":
+            fields["time"] = time.time()
         if self._writer is not None:
             self._writer.write(Event(kind, step=self.step, **{"role": self.role, **fields}))
 

@@ -37,6 +37,34 @@ class FaultKind(str, Enum):
     LIVE_PADDING = "live-padding"
     """A padded slot holds the slot and the blocks of the first request."""
 
+    RAISES = "raises"
+    """An exception."""
+    SPINS = "spins"
+    """Python code that does not end before it is released."""
+    SPINS_IN_C = "spins-in-c"
+    """C code that holds the interpreter's lock and does not end before it is released."""
+    SLEEPS = "sleeps"
+    """Nothing happens for a while."""
+    SLEEPS_AS_ANNOUNCED = "sleeps-as-announced"
+    """The same, and ``graphguard.slow`` says so."""
+    COMPILES = "compiles"
+    """A function is compiled by Inductor, with nothing in its cache."""
+
+
+class Place(str, Enum):
+    """Where a rank is when it raises, spins, sleeps or compiles."""
+
+    STEP = "step"
+    """In a step, before its batch is prepared."""
+    FORWARD = "forward"
+    """Where the model is run or its graph replayed."""
+    LOAD = "load"
+    """In start-up, before the model is loaded."""
+    PROFILE = "profile"
+    """In start-up, where the memory is measured."""
+    CAPTURE = "capture"
+    """In start-up, before the first graph is captured; not without graphs."""
+
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One fault.
@@ -51,6 +79,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
         role: The model whose dispatcher lies, for EAGER and LARGER_GRAPH.
         num_reqs: Happen only in a step of that many requests, or in any with None.
         num_tokens: Happen only in a step of that many tokens, or in any with None.
+        place: Where it happens, for those that take time or raise. Start-up needs ``step=0``.
+        seconds: How long it lasts, for those that sleep.
     """
 
     kind: FaultKind
@@ -60,6 +90,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     role: str = "target"
     num_reqs: int | None = None
     num_tokens: int | None = None
+    place: Place = Place.FORWARD
+    seconds: float = 0.0
 
 
 class Emulation(msgspec.Struct, frozen=True, kw_only=True):
