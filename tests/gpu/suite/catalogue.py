@@ -8,7 +8,7 @@ _VLLM_SECONDS = 280.0
 
 STAGES: tuple[Stage, ...] = (
     pytest_file(1, "torch-cuda", "the decorator on torch's CUDA graphs, 1,000 of them", 120.0),
-    pytest_file(1, "graph-nodes", "the nodes of graphs, as the driver tells them", 120.0),
+    pytest_file(1, "graph-nodes", "the nodes of graphs, as the driver tells them", 120.0, True),
     pytest_file(1, "spine", "graphs of programs that know nothing of graphguard", 150.0),
     pytest_file(1, "cupy", "captures of cupy", 60.0),
     pytest_file(1, "padding-samples", "samples of padded slots on the device", 60.0),
@@ -23,7 +23,9 @@ STAGES: tuple[Stage, ...] = (
     program(4, "deadlock", "ranks that replay different graphs: off, observe, enforce", 150.0),
     program(4, "stall", "a replay that waits for a flag of the host", 90.0),
     *if_there(
-        pytest_file(4, "breadcrumbs", "breadcrumbs by kind: outputs, cost, a stall's place", 120.0)
+        pytest_file(
+            4, "breadcrumbs", "breadcrumbs by kind: outputs, cost, a stall's place", 120.0, True
+        )
     ),
     *if_there(pytest_file(4, "evidence", "what is kept of a process that stalls", 120.0)),
     program(6, "topk", "persistent_topk with padded rows of length -1", 240.0),
