@@ -21,7 +21,7 @@ MARK = "graphguard: STALL ["
 
 def run(settings: Settings) -> None:
     """Let a replay wait, and look for the line that names it."""
-    if importlib.util.find_spec("graphguard.watch.examiner") is None:
+    if importlib.util.find_spec("graphguard.watch.examining.examiner") is None:
         tell(NotRun("the verdict on a stall", "this version of graphguard gives none"))
     folder = Path(settings.scratch, "stall")
     seen_at: list[float] = []
@@ -52,7 +52,7 @@ def run(settings: Settings) -> None:
         return
     waited = f"the replay took {ended - launched:.1f} s, and ended when the flag was set"
     tell(Claim("a captured wait stalls a replay", ended - launched >= HELD_SECONDS / 2, waited))
-    if importlib.util.find_spec("graphguard.watch.examiner") is None:
+    if importlib.util.find_spec("graphguard.watch.examining.examiner") is None:
         return
     bound = THRESHOLD_SECONDS + NAMED_WITHIN_SECONDS
     what = f"a stall is named within {bound:.0f} s of the launch"

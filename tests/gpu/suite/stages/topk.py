@@ -140,7 +140,7 @@ def _observed(settings: Settings, version: str, case: dict[str, Any], folder: Pa
             Claim(what, None, f"it did not hang this time: {outcomes[0].error}" if outcomes else "")
         )
         return
-    if importlib.util.find_spec("graphguard.watch.examiner") is None:
+    if importlib.util.find_spec("graphguard.watch.examining.examiner") is None:
         tell(NotRun(what, "this version of graphguard gives no verdict on stalls"))
         return
     log = (own / hanging.LOG).read_text(errors="replace")
