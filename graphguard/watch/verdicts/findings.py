@@ -104,11 +104,12 @@ def _stopped(case: Case) -> Finding | None:
 
 
 def _worker_error(case: Case) -> Finding | None:
-    # A launch that an error has left counts as under way for ever.
+    # A launch that an error has left counts as under way for ever, and an engine may have ended the
+    # process of that rank by now.
     failed = [
         each
-        for each in case.alive
-        if each.state.note and each.seen.wait not in (Wait.PEERS, Wait.DEVICE)
+        for each in case.standings
+        if each.state.note and not each.stopped and each.seen.wait not in (Wait.PEERS, Wait.DEVICE)
     ]
     if not failed or not any(each not in failed for each in case.waiting):
         return None

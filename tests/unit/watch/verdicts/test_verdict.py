@@ -116,6 +116,22 @@ CASES = {
         [1],
         [0],
     ),
+    "a rank noted an error, and was ended in order": Given(
+        [
+            WAITS,
+            rank(
+                1,
+                did=last(41, "eager_end"),
+                note="step failed: ValueError",
+                state="gone",
+                closed=True,
+            ),
+        ],
+        {0: PEERS},
+        "worker-error",
+        [1],
+        [0],
+    ),
     "an error left the launch under way": Given(
         [WAITS, rank(1, activity(), did=last(), note="step failed: ValueError")],
         {0: PEERS, 1: WORK},
