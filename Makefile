@@ -120,8 +120,13 @@ fuzz: $(INSTALLED) ## Fuzz the reader of black boxes for ten minutes; needs clan
 nccl-wheels: $(INSTALLED) ## Fetch NVIDIA's wheels of NCCL (1 GB), which tests look into
 	$(BIN)/python -m tests.native.nccl_wheels
 
-gpu: $(INSTALLED) ## Run the tests that need a CUDA device
-	$(BIN)/python -m pytest -m gpu tests/gpu
+# STAGES=1,3 chooses, MINUTES=9 bounds, and GPU_ARGS passes on what was brought: --vllm, --nccl, --onto.
+gpu: $(INSTALLED) ## Run the stages that need a CUDA device; their results go to benchmarks/results
+	$(BIN)/python -m tests.gpu.suite --stages "$(STAGES)" $(if $(MINUTES),--minutes $(MINUTES)) $(GPU_ARGS)
+
+.PHONY: gpu-pack
+gpu-pack: $(INSTALLED) ## Make build/graphguard-gpu.tar.xz, for a machine with a GPU and without network
+	$(BIN)/python -m tests.gpu.suite.pack build/graphguard-gpu.tar.xz
 
 matrix: $(INSTALLED) ## Build and install the package with every supported Python on PATH
 	$(BIN)/python -m pytest -m packaging

@@ -150,7 +150,9 @@ PulseRead read_pulse(std::span<const std::byte> copy, std::span<const std::byte>
     read.stalls = head(offsetof(pulse::Head, stalls));
     read.missed_ns = head(offsetof(pulse::Head, missed_ns));
     const std::uint64_t until = head(offsetof(pulse::Head, extended_until_ns));
-    read.extended_ns = until > at.monotonic_ns ? until - at.monotonic_ns : 0;
+    // Of a ring that is not written any more and had no watchdog, nobody knows when it ended.
+    const bool dated = at.monotonic_ns != 0;
+    read.extended_ns = dated && until > at.monotonic_ns ? until - at.monotonic_ns : 0;
     read.extended_why = static_cast<std::uint16_t>(head(offsetof(pulse::Head, extended_why)));
     const std::uint64_t stacks = head(offsetof(pulse::Head, stacks));
     read.stack_signal = static_cast<std::uint32_t>(stacks);

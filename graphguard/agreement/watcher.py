@@ -25,13 +25,13 @@ from graphguard.at_exit import at_exit, ends_by_error
 from graphguard.blackbox.events import DivergenceKind
 from graphguard.blackbox.writer import process_box
 from graphguard.log import logger
-from graphguard.watch.nodes import NodeStalls, own_stall
+from graphguard.watch.across_nodes.nodes import NodeStalls, own_stall
 from graphguard.watch.watchdog import forget_ledger
 
 if TYPE_CHECKING:
     from graphguard.agreement.group import Agreement
     from graphguard.agreement.store import GroupMembers, Store
-    from graphguard.watch.bundles import Bundle
+    from graphguard.watch.looking.bundles import Bundle
 
 POLL_SECONDS = 0.1
 PEERS_SECONDS = 0.5

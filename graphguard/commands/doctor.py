@@ -21,7 +21,7 @@ from graphguard.errors import ConfigurationError
 from graphguard.recorders.nccl_coverage import coverage
 from graphguard.reporters import json, table
 from graphguard.version import __version__
-from graphguard.watch.tracing_rights import why_refused_here
+from graphguard.watch.stack_traces.tracing_rights import why_refused_here
 
 if TYPE_CHECKING:
     from graphguard.vllm.checkup import Checkup

@@ -14,9 +14,9 @@ from graphguard.errors import CommandError
 from graphguard.reporters import watch as text
 from graphguard.reporters import watch_json as json
 from graphguard.reporters.live import Screen
-from graphguard.watch.finding import job_of, ring_of
-from graphguard.watch.ranks import Ranks
-from graphguard.watch.view import View, Watched
+from graphguard.watch.looking.ranks import Ranks
+from graphguard.watch.looking.view import View, Watched
+from graphguard.watch.verdicts.finding import job_of, ring_of
 
 DEFAULT_INTERVAL = 0.5
 LEAST_INTERVAL, MOST_INTERVAL = 0.05, 3600.0

@@ -10,8 +10,8 @@ from graphguard.audit.findings import ranks_text
 from graphguard.reporters import watch_words as words
 from graphguard.reporters.blackbox_words import counted, duration, moment
 from graphguard.reporters.printable import printable
-from graphguard.watch.ranks import RankState
-from graphguard.watch.view import Doing, View, doing
+from graphguard.watch.looking.ranks import RankState
+from graphguard.watch.looking.view import Doing, View, doing
 
 LEAST_WIDTH = 20
 LEAST_ROWS = 4

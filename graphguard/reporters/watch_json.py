@@ -12,9 +12,9 @@ import msgspec
 from graphguard.blackbox.pulse import Activity, Pulse
 from graphguard.reporters import watch_words as words
 from graphguard.reporters.blackbox_json import json_lines
-from graphguard.watch.bundles import Bundle
-from graphguard.watch.ranks import RankState
-from graphguard.watch.view import View, doing, is_stalled, limit_ns
+from graphguard.watch.looking.bundles import Bundle
+from graphguard.watch.looking.ranks import RankState
+from graphguard.watch.looking.view import View, doing, is_stalled, limit_ns
 
 SCHEMA = "graphguard.watch"
 VERSION = 1

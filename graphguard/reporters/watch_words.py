@@ -5,9 +5,9 @@ from __future__ import annotations
 from graphguard.audit.findings import ranks_text
 from graphguard.blackbox.pulse import Activity
 from graphguard.reporters.blackbox_words import counted, duration
-from graphguard.watch.bundles import Bundle
-from graphguard.watch.ranks import RankState
-from graphguard.watch.view import (
+from graphguard.watch.looking.bundles import Bundle
+from graphguard.watch.looking.ranks import RankState
+from graphguard.watch.looking.view import (
     BEAT_LOST_NS,
     SLOW_NS,
     Doing,

@@ -69,7 +69,7 @@ class Peers:
     def _found(self) -> tuple[Path, ...]:
         """Return the black boxes of the others; they open them when this one does, or later."""
         if self._looks % _LOOKS_PER_SEARCH == 0:
-            from graphguard.watch.finding import job_of
+            from graphguard.watch.verdicts.finding import job_of
 
             pids = job_of(self._box.path)
             self._rings = tuple(

@@ -16,13 +16,13 @@ from graphguard import _core, environment
 from graphguard.at_exit import at_exit
 from graphguard.blackbox.writer import process_box
 from graphguard.log import logger
-from graphguard.watch import faulthandler_floor
+from graphguard.watch.stack_traces import faulthandler_floor
 
 if TYPE_CHECKING:
     from graphguard.blackbox.writer import BlackBox
 
 TICK_SECONDS = 0.1
-EXAMINER = "graphguard.watch.examiner"
+EXAMINER = "graphguard.watch.examining.examiner"
 
 _NOT_FOR_THE_EXAMINER = frozenset(
     {

@@ -12,7 +12,7 @@ from typing import Any
 
 from graphguard.errors import BlackBoxNotReady
 from graphguard.watch.breadcrumbs import CrumbState, read_breadcrumbs
-from graphguard.watch.ranks import rank_states
+from graphguard.watch.looking.ranks import rank_states
 from tests.distributed import ranks
 from tests.distributed.breadcrumb_programs import CALLS, STUCK_AFTER
 

@@ -160,7 +160,7 @@ def _examiners(boxes: Path) -> list[int]:
             command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
         except OSError:
             continue
-        if b"graphguard.watch.examiner" in command and str(boxes).encode() in command:
+        if b"graphguard.watch.examining.examiner" in command and str(boxes).encode() in command:
             found.append(int(entry.name))
     return found
 

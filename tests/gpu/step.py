@@ -13,16 +13,16 @@ HIDDEN = 128
 
 
 class Step:
-    """Two layers, captured into CUDA graphs of one pool."""
+    """Two layers, captured into CUDA graphs of one pool; or into emulated ones."""
 
-    def __init__(self, num_layers: int = 2) -> None:
-        generator = torch.Generator("cuda").manual_seed(0)
-        self.hidden = torch.zeros(MAX_TOKENS, HIDDEN, device="cuda")
+    def __init__(self, num_layers: int = 2, device: str = "cuda") -> None:
+        generator = torch.Generator(device).manual_seed(0)
+        self.hidden = torch.zeros(MAX_TOKENS, HIDDEN, device=device)
         self._weights = [
-            torch.randn(HIDDEN, HIDDEN, device="cuda", generator=generator) / HIDDEN**0.5
+            torch.randn(HIDDEN, HIDDEN, device=device, generator=generator) / HIDDEN**0.5
             for _ in range(num_layers)
         ]
-        self._pool = torch.cuda.graph_pool_handle()
+        self._options = {"pool": torch.cuda.graph_pool_handle()} if device == "cuda" else {}
         self.eager_runs: list[BatchDescriptor] = []
         self.captures: list[BatchDescriptor] = []
 
@@ -40,7 +40,7 @@ class Step:
         self.captures.append(batch)
         self.forward(batch)
         graph = graphs.new()
-        with graphs.capture(graph, pool=self._pool):
+        with graphs.capture(graph, **self._options):
             out = self.forward(batch)
         return Captured(graph, inputs={"hidden": self.hidden}, outputs=out)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphguard.watch import core_dump, gpus, nccl_ras, stacks
+from graphguard.watch.evidence import core_dump, gpus, nccl_ras
+from graphguard.watch.stack_traces import stacks
 
 SPINS = """
 import sys, torch

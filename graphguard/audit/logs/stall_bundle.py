@@ -14,10 +14,10 @@ from typing import TypeVar
 import msgspec
 
 from graphguard.audit.logs.model import Cause, Evidence, Reading, Strength
-from graphguard.watch import bundle_contents as contents
-from graphguard.watch.bundle_contents import is_bundle_name
-from graphguard.watch.evidence_directory import NotKept, read_regular
-from graphguard.watch.stack_model import Frame, ProcessStacks
+from graphguard.watch.evidence import bundle_contents as contents
+from graphguard.watch.evidence.bundle_contents import is_bundle_name
+from graphguard.watch.evidence.evidence_directory import NotKept, read_regular
+from graphguard.watch.stack_traces.stack_model import Frame, ProcessStacks
 
 MAX_BYTES = 32 * 2**20
 MAX_STACKS = 1024

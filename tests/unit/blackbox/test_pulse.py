@@ -158,6 +158,7 @@ def test_what_a_killed_process_was_in_stays(tmp_path: Path) -> None:
         "from graphguard.blackbox.writer import open_box\n"
         "box = open_box(Path(sys.argv[1]), 64)\n"
         "box.ring.begin_activity(3, box.name('execute_model'), 9)\n"
+        "box.ring.extend(600.0, box.name('compiling'))\n"
         "print(box.path, flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -171,6 +172,8 @@ def test_what_a_killed_process_was_in_stays(tmp_path: Path) -> None:
 
     assert pulse is not None
     assert [(a.name, a.step) for a in pulse.activities] == [("execute_model", 9)]
+    # Nobody was there to say when that was.
+    assert (pulse.activities[0].age_ns, pulse.extended_ns) == (0, 0)
 
 
 def test_a_child_after_a_fork_does_not_touch_the_pulse(box: BlackBox) -> None:

@@ -11,7 +11,7 @@ from msgspec.json import decode
 
 from graphguard.commands import main
 from graphguard.commands.doctor import Diagnosis, Support, diagnose
-from graphguard.watch import tracing_rights
+from graphguard.watch.stack_traces import tracing_rights
 
 
 @pytest.fixture(autouse=True)

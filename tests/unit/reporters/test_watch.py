@@ -11,8 +11,8 @@ import pytest
 from graphguard.reporters import watch, watch_json
 from graphguard.reporters.live import Screen
 from graphguard.watch.breadcrumbs import CrumbState
-from graphguard.watch.bundles import ToldVerdict
-from graphguard.watch.view import View
+from graphguard.watch.looking.bundles import ToldVerdict
+from graphguard.watch.looking.view import View
 from tests.unit.watch.rank_views import NOW, SECOND, activity, bundle, last, pulse, rank
 
 STUCK = View(

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from msgspec.json import decode
 
 from graphguard.reporters import watch, watch_json
-from graphguard.watch.ranks import Ranks
-from graphguard.watch.view import Watched
+from graphguard.watch.looking.ranks import Ranks
+from graphguard.watch.looking.view import Watched
 from tests.unit.reporters.test_blackbox_inputs import FLIPS, NAMES, RECORDS, box_of
 
 

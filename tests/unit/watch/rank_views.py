@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from graphguard.blackbox.pulse import Activity, Pulse
-from graphguard.watch.bundles import Bundle, ToldVerdict
-from graphguard.watch.processes import ProcessState
-from graphguard.watch.ranks import RankState
-from graphguard.watch.recent import LastOf
+from graphguard.watch.looking.bundles import Bundle, ToldVerdict
+from graphguard.watch.looking.processes import ProcessState
+from graphguard.watch.looking.ranks import RankState
+from graphguard.watch.looking.recent import LastOf
 
 SECOND = 1_000_000_000
 NOW = 1_795_288_452 * SECOND

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from graphguard.blackbox.pulse import Activity, Pulse
-from graphguard.watch.processes import ProcessState, ThreadState
-from graphguard.watch.ranks import RankState
-from graphguard.watch.recent import LastOf
-from graphguard.watch.stack_model import Frame, ProcessStacks, ThreadStack
+from graphguard.watch.looking.processes import ProcessState, ThreadState
+from graphguard.watch.looking.ranks import RankState
+from graphguard.watch.looking.recent import LastOf
+from graphguard.watch.stack_traces.stack_model import Frame, ProcessStacks, ThreadStack
 
 GROUP = "tp[0-3]"
 BETWEEN_NS = 300_000_000

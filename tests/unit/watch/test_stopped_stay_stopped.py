@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from graphguard.watch import stacks
+from graphguard.watch.stack_traces import stacks
 
 
 def state_of(pid: int) -> str:

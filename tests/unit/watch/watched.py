@@ -38,7 +38,8 @@ PREAMBLE = """
 import ctypes, os, sys, time
 import graphguard
 from graphguard.blackbox.pulse import ActivityKind
-from graphguard.watch import activity, watchdog
+from graphguard.watch import activity
+from graphguard.watch import watchdog
 watchdog.EXAMINER = "noting_examiner"
 
 def say(*words):

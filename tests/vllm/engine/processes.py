@@ -11,7 +11,7 @@ from pathlib import Path
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps it
 _WORKER = "VLLM::Worker_TP"
-_EXAMINER = "graphguard.watch.examiner"
+_EXAMINER = "graphguard.watch.examining.examiner"
 _SWEEP_SECONDS = 20.0
 
 

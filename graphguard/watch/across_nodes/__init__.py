@@ -1,0 +1,1 @@
+"""A stall as several nodes see it."""

@@ -1,0 +1,1 @@
+"""The evidence of a stall: what is kept of it, and what must not be."""

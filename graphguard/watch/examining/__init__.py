@@ -1,0 +1,1 @@
+"""The examiner: the process that a watchdog starts when something takes too long."""

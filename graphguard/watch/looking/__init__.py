@@ -1,0 +1,1 @@
+"""What ranks and their processes are doing right now, for whoever looks."""

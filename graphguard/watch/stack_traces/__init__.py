@@ -1,0 +1,1 @@
+"""The stacks of processes, by whatever can read them."""

@@ -1,0 +1,1 @@
+"""What the processes of a stage run: ranks, engines, and programs that may hang."""
