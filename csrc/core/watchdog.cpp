@@ -26,9 +26,10 @@ using pulse::Lane;
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
-// Who has not got the lock asks again after this; who has started an examiner, after that.
+// Who has not got the lock asks again after this; who has started an examiner, after that. An
+// examiner that is at work has the lock, so this is for one that found the stall to be over.
 constexpr std::uint64_t kAskAgainNs = 1'000'000'000;
-constexpr std::uint64_t kStartAgainNs = 30'000'000'000;
+constexpr std::uint64_t kStartAgainNs = 5'000'000'000;
 
 // An engine may bind a worker to one core, on which it then spins. Neither this thread nor the
 // examiner, which inherits from it, may have to wait for that. What the system does not allow to
@@ -170,7 +171,7 @@ void Watchdog::run(Running& running) noexcept {
 void Watchdog::look(std::uint64_t now_ns, std::uint64_t passed_ns) noexcept {
     page_.head.beat_ticks.store(ring_->clock().now(), kRelaxed);
     page_.head.beat_ns.store(now_ns, kRelaxed);
-    if (passed_ns > 2 * settings_.tick_ns) {
+    if (passed_ns > WatchedTime::kLongestTick * settings_.tick_ns) {
         const std::uint64_t missed = page_.head.missed_ns.load(kRelaxed);
         page_.head.missed_ns.store(missed + passed_ns - settings_.tick_ns, kRelaxed);
     }

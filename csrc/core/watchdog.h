@@ -48,10 +48,13 @@ struct WatchedLedger {
 // How long each activity has been seen under way. One thread looks, and nobody else.
 class WatchedTime {
   public:
-    explicit WatchedTime(std::uint64_t tick_ns) : longest_tick_(2 * tick_ns) {}
+    static constexpr std::uint64_t kLongestTick = 5;
+
+    explicit WatchedTime(std::uint64_t tick_ns) : longest_tick_(kLongestTick * tick_ns) {}
 
     // Looks at every lane, `passed_ns` after the last look. A look that came late counts as long as
-    // two ticks: for the rest, nobody knows whether the process could have done anything.
+    // five ticks, which a thread may wait for its turn on a busy machine: for the rest, nobody
+    // knows whether the process could have done anything.
     void look(pulse::Page& page, std::uint64_t passed_ns);
 
     [[nodiscard]] std::uint64_t of(std::size_t lane) const { return lanes_[lane].watched_ns; }
