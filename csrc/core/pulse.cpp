@@ -1,5 +1,6 @@
 #include "core/pulse.h"
 
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -18,6 +19,12 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 
 // A lane's words as they were at one moment.
 using LaneWords = std::array<std::uint64_t, sizeof(Lane) / sizeof(Word)>;
+
+thread_local std::uint64_t known_thread = 0;
+
+std::uint64_t asked() noexcept {
+    return static_cast<std::uint64_t>(syscall(SYS_gettid));
+}
 
 std::uint64_t wide(auto value) {
     return static_cast<std::uint64_t>(value);
@@ -81,12 +88,16 @@ ActivityRead activity_of(const LaneWords& words, const Rate& rate) {
 }  // namespace
 
 std::uint64_t thread_id() noexcept {
-    thread_local const auto id = wide(syscall(SYS_gettid));
-    return id;
+    // The one thread that a forked child has is not called as it was in its parent.
+    static const int renamed = pthread_atfork(nullptr, nullptr, [] { known_thread = asked(); });
+    if (known_thread == 0 || renamed != 0) known_thread = asked();
+    return known_thread;
 }
 
 PulseWriter::PulseWriter(std::span<std::byte> memory) noexcept
     : page_(reinterpret_cast<Page*>(memory.data() + pulse::kOffset)) {
+    // Asked now, so that the thread that opens a ring needs not ask in its first launch.
+    thread_id();
     page_->head.extended_why.store(kNoName, kRelaxed);
     page_->head.magic.store(pulse::kMagic, std::memory_order_release);
 }

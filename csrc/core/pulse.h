@@ -16,10 +16,11 @@ namespace graphguard {
 
 using pulse::ActivityKind;
 
-// The id of the calling thread, asked of the kernel once.
-[[nodiscard]] std::uint64_t thread_id() noexcept;
+// The id of the calling thread. The kernel is asked for it once in each thread.
+std::uint64_t thread_id() noexcept;
 
-// No lock, no allocation, no system call but for a thread's first activity.
+// No lock, no allocation; and no system call but in the first activity of a thread that has not
+// opened the ring.
 class PulseWriter {
   public:
     PulseWriter() = default;

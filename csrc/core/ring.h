@@ -1,9 +1,9 @@
 // The black box's writer: records of 64 bytes in a ring of memory that outlives the process.
 //
-// write() takes no lock, makes no system call (Linux lets the clocks be read without one) and
-// allocates nothing; any thread may call it. A process that is killed in the middle of it leaves
-// one record whose checksum does not match; so does a thread that stands still in the middle of it
-// while the others go once round the ring.
+// write() takes no lock, makes no system call (Linux lets the clocks be read without one; a thread
+// asks for its own id when it begins its first launch) and allocates nothing; any thread may call
+// it. A process that is killed in the middle of it leaves one record whose checksum does not match;
+// so does a thread that stands still in the middle of it while the others go once round the ring.
 //
 // Once a second, and once in 1024 records, write() also writes a clock record, from which the
 // reader knows the rate of the ticks.

@@ -189,6 +189,21 @@ def test_a_child_after_a_fork_does_not_touch_the_pulse(box: BlackBox) -> None:
     assert (pulse.activities, pulse.extended_ns) == ((), 0)
 
 
+def test_a_forked_child_tells_its_own_thread(tmp_path: Path) -> None:
+    open_box(tmp_path, 64)  # so that the thread is known before the fork
+    child = os.fork()
+    if child == 0:
+        box = open_box(tmp_path / "child", 64)
+        box.ring.begin_activity(ActivityKind.STEP, box.name("step"), 0)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    (ring,) = (tmp_path / "child").glob("*.ring")
+    pulse = read_pulse(ring)
+    assert pulse is not None
+    assert [a.thread for a in pulse.activities] == [child]
+
+
 def test_a_ring_of_before_has_no_pulse(box: BlackBox, tmp_path: Path) -> None:
     old = bytearray(box.path.read_bytes())
     old[_PULSE_OFFSET:4096] = bytes(4096 - _PULSE_OFFSET)
