@@ -81,7 +81,6 @@ bench-vllm: $(VLLM_INSTALLED) ## Measure what the plugin adds to vLLM's dispatch
 
 stalls: $(VLLM_INSTALLED) ## Let vLLM's CPU engine stall in every way; the table goes to docs/reliability.md
 	mkdir -p build
-	$(VLLM_BIN)/python -m pip install -q py-spy pystack
 	PATH="$(CURDIR)/$(VLLM_BIN):$$PATH" $(VLLM_BIN)/python -m tests.vllm.stalls.matrix build/stalls.json
 	$(VLLM_BIN)/python -m tests.vllm.stalls.report build/stalls.json docs/reliability.md
 
