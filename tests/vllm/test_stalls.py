@@ -29,9 +29,7 @@ pytestmark = [
 LATE_SECONDS = 20.0
 """How long after its limit a stall may be told where the machine has other things to do."""
 
-STOPPED, SPINNING = (
-    msgspec.structs.replace(case, hold=0.1) for case in (cases.STOPPED[0], cases.SPINS_IN_C)
-)
+STOPPED = msgspec.structs.replace(cases.STOPPED[0], hold=0.1)
 SHORT, ANNOUNCED = cases.BENIGN[:2]
 
 Stalling = tuple[EngineRun, Observer]
@@ -68,14 +66,6 @@ def test_a_rank_that_is_stopped_is_named_and_so_is_that_it_went_on(stalling: Sta
 
     assert (seen.said, seen.blamed, seen.waiting) == ("stopped", (0,), (1,))
     assert seen.over.startswith("recovered after")
-    assert seen.outcome == "served"
-
-
-def test_c_code_that_holds_the_gil_is_named_by_the_call_it_is_in(stalling: Stalling) -> None:
-    seen = seen_in(stalling, SPINNING)
-
-    assert (seen.said, seen.blamed, seen.waiting) == ("host-stuck", (1,), (0,))
-    assert "_spin_in_c" in seen.where
     assert seen.outcome == "served"
 
 
