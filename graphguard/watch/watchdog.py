@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from graphguard import _core, environment
 from graphguard.at_exit import at_exit
 from graphguard.blackbox.writer import process_box
+from graphguard.errors import ConfigurationError
 from graphguard.log import logger
 from graphguard.watch.stack_traces import faulthandler_floor
 
@@ -52,7 +53,12 @@ class _ProcessWatchdog:
         with self._starting:
             if not self._asked:
                 self._asked = True
-                self._native = _started()
+                try:
+                    self._native = _started()
+                except ConfigurationError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - a program must run without it
+                    logger().warning("stalls are not looked for: %r", error)
                 if self._native is not None:
                     at_exit(self._native.stop)
             return self._native

@@ -277,3 +277,17 @@ def test_a_setting_that_cannot_be_meant_is_told_at_the_start(
 
     with pytest.raises(ConfigurationError, match=name):
         watchdog._ProcessWatchdog().start()
+
+
+def test_a_watchdog_that_cannot_be_started_is_told_and_does_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails() -> None:
+        raise RuntimeError("no more of it")
+
+    monkeypatch.setattr(watchdog, "_started", fails)
+    process = watchdog._ProcessWatchdog()
+
+    assert process.start() is None
+    assert process.start() is None
+    assert caplog.text.count("stalls are not looked for: RuntimeError('no more of it')") == 1
