@@ -26,10 +26,11 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
-LATE_SECONDS = 20.0
+LATE_SECONDS = 10.0
 """How long after its limit a stall may be told where the machine has other things to do."""
 
 STOPPED = msgspec.structs.replace(cases.STOPPED[0], hold=0.1)
+SPINS_IN_C = msgspec.structs.replace(cases.SPINS_IN_C, hold=0.1)
 SHORT, ANNOUNCED = cases.BENIGN[:2]
 
 Stalling = tuple[EngineRun, Observer]
@@ -66,6 +67,16 @@ def test_a_rank_that_is_stopped_is_named_and_so_is_that_it_went_on(stalling: Sta
 
     assert (seen.said, seen.blamed, seen.waiting) == ("stopped", (0,), (1,))
     assert seen.over.startswith("recovered after")
+    assert seen.outcome == "served"
+
+
+def test_c_code_that_holds_the_interpreter_is_named_though_both_cores_are_spun_on(
+    stalling: Stalling,
+) -> None:
+    seen = seen_in(stalling, SPINS_IN_C)
+
+    assert (seen.said, seen.blamed, seen.waiting) == ("host-stuck", (1,), (0,))
+    assert "_spin_in_c" in seen.where
     assert seen.outcome == "served"
 
 

@@ -14,6 +14,7 @@ import argparse
 import fcntl
 import itertools
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -190,6 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         close_what_is_not_given(given)
         _be_nice(nice - NICER)
+        # A group in the background of a terminal that was told `stty tostop` is stopped otherwise.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     try:
         task = read_arguments(given)
     except (ValueError, LedgerUnreadable) as error:

@@ -65,18 +65,20 @@ def test_a_thread_that_holds_the_interpreter_does_not_hold_the_watchdog(place: P
 def test_time_in_which_the_process_was_stopped_does_not_count(place: Place) -> None:
     code = f"watchdog.start()\n{STEP}say('in'); sys.stdin.readline()\n"
     with place.started(
-        code + "say('out')\ntime.sleep(1)\n", GRAPHGUARD_STALL_SECONDS="2"
+        code + "say('out')\nsys.stdin.readline()\n", GRAPHGUARD_STALL_SECONDS="4"
     ) as process:
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(3)
-        process.send_signal(signal.SIGCONT)
-        time.sleep(0.2)
         assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
         assert process.stdout is not None
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(5)
+        process.send_signal(signal.SIGCONT)
+        until = time.monotonic() + 3
+        while pulse_in(place).missed_ns == 0 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert pulse_in(place).missed_ns > 3e9
+        print(file=process.stdin, flush=True)
         assert process.stdout.readline() == "out\n"
-        assert pulse_in(place).missed_ns > 2e9
+        print(file=process.stdin, flush=True)
 
     assert place.examined() == []
 
@@ -201,12 +203,14 @@ def test_what_would_mislead_the_examiner_is_kept_from_it(place: Place) -> None:
     assert {"GRAPHGUARD_DIR", "PYTHONPATH", "PATH"} <= set(examined.environment)
 
 
-def test_it_runs_in_a_session_of_its_own_and_blocks_no_signal(place: Place) -> None:
+def test_it_has_a_group_of_its_own_in_the_same_session_and_blocks_no_signal(place: Place) -> None:
     code = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
     place.run(f"{code}watchdog.start()\n{STEP}time.sleep(2 * {LIMIT})\n")
 
     (examined,) = place.examined()
-    assert examined.session == examined.pid
+    # Linux shares the cores out by sessions: one of its own may get none for seconds.
+    assert examined.session == os.getsid(0)
+    assert examined.group == examined.pid
     assert int(examined.blocked, 16) == 0
 
 

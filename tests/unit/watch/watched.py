@@ -24,6 +24,7 @@ line = {
     "argv": sys.argv[1:],
     "pid": os.getpid(),
     "session": os.getsid(0),
+    "group": os.getpgid(0),
     "blocked": open("/proc/self/status").read().split("SigBlk:")[1].split()[0],
     "environment": sorted(os.environ),
     "files": {n: os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
@@ -55,6 +56,7 @@ class Examined(msgspec.Struct):
         argv: Its arguments.
         pid: Its process.
         session: Its session.
+        group: Its process group.
         blocked: The signals that it blocks, as /proc shows them.
         environment: The names of its variables.
         files: Its open files by number.
@@ -64,6 +66,7 @@ class Examined(msgspec.Struct):
     argv: list[str]
     pid: int
     session: int
+    group: int
     blocked: str
     environment: list[str]
     files: dict[str, str]

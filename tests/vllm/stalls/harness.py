@@ -198,6 +198,7 @@ def happen_at_start(case: Case, *, graphs: bool = True) -> Seen:
 def judge(seen: Seen, observer: Observer, happened: Happened) -> Seen:
     """Fill in what was said, and what of it is not right."""
     event, ended = happened.began, happened.ended
+    observer.look()
     lines = observer.all(STALL, event)
     seen.lines = len(lines)
     seen.slow = observer.first(SLOW, event) is not None

@@ -80,6 +80,7 @@ class Observer:
         self._lines: list[Line] = []
         self._kept: dict[str, Kept] = {}
         self._read = 0
+        self._looking = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -109,9 +110,14 @@ class Observer:
 
     def _watch(self) -> None:
         while not self._ended.is_set():
-            self._look()
+            self.look()
             self._ended.wait(_POLL_SECONDS)
-        self._look()
+        self.look()
+
+    def look(self) -> None:
+        """Read what has been written since the last look."""
+        with self._looking:
+            self._look()
 
     def _look(self) -> None:
         now = time.time()

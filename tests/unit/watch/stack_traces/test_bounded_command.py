@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from graphguard.watch.stack_traces import bounded_command
 from tests.unit.watch.waiting import until
 
@@ -25,6 +27,16 @@ def test_what_a_command_says_is_returned() -> None:
 def test_a_command_that_fails_is_a_problem() -> None:
     assert bounded_command.run(python("raise SystemExit(3)"), 30.0).problem == "it ended with 3"
     assert "cannot be started" in bounded_command.run(["/nowhere/at/all"], 30.0).problem
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="subprocess has no process_group before 3.11"
+)
+def test_a_command_has_a_group_of_its_own_in_the_same_session() -> None:
+    told = bounded_command.run(
+        python("import os; print(os.getpgid(0) == os.getpid(), os.getsid(0))"), 30.0
+    )
+    assert told.output.decode() == f"True {os.getsid(0)}\n"
 
 
 def test_a_command_that_hangs_is_ended_with_all_that_it_has_started(tmp_path: Path) -> None:
