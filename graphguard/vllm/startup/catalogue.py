@@ -105,7 +105,7 @@ RULES: dict[str, Rule] = {
         "for a padded request the sparse indexer computes 0 - query length + 1, which is "
         "negative; read as an unsigned number it made thread blocks of the top-k kernel wait for "
         "each other for ever",
-        "use a vLLM whose indexer clamps these lengths (0.32 and 0.33 do), or set "
+        "use a vLLM whose indexer clamps these lengths (0.28 and newer do), or set "
         "GRAPHGUARD_PADDED=avoid, or use cudagraph_mode=PIECEWISE",
         ("vllm#51593", "vllm#51538", "flashinfer#5015"),
     ),

@@ -6,10 +6,11 @@ from graphguard.vllm.startup.catalogue import finding
 from graphguard.vllm.startup.facts import EngineFacts
 from graphguard.vllm.startup.findings import StartupFinding
 
-# Read in the sources: 0.20.1 and 0.26.0 do not clamp, 0.32.0 and 0.33.0 do.
-_LAST_UNCLAMPED = (0, 26)
-_FIRST_CLAMPED = (0, 32)
+# Read in the sources: 0.20.1, 0.26.0 and 0.27.1 do not clamp; 0.28.0, 0.32.0 and 0.33.0 do.
+_FIRST_CLAMPED = (0, 28)
 _HOPPER = 9
+# The newest version in whose source this kernel was seen to be called on Hopper.
+_LAST_PERSISTENT = (0, 26)
 # The sizes for which 0.20.1 calls the kernel below compute capability 10, and 0.26.0 anywhere.
 _SIZES_0_20 = (512, 2048)
 _SIZES = (512, 1024, 2048)
@@ -21,7 +22,7 @@ def negative_lengths(facts: EngineFacts) -> list[StartupFinding]:
         return []
     clamps, source = facts.indexer_clamps, "its source was read"
     if clamps is None:
-        if facts.release == (0, 0) or _LAST_UNCLAMPED < facts.release < _FIRST_CLAMPED:
+        if facts.release == (0, 0):
             return []
         clamps, source = facts.release >= _FIRST_CLAMPED, "judged by the version"
     if clamps:
@@ -41,7 +42,7 @@ def persistent_topk(facts: EngineFacts) -> list[StartupFinding]:
     """Find the persistent top-k kernel in graphs on Hopper, in versions with such reports."""
     if facts.capability is None or facts.capability[0] != _HOPPER or facts.decode_mode != "FULL":
         return []
-    if not (0, 20) <= facts.release <= _LAST_UNCLAMPED:
+    if not (0, 20) <= facts.release <= _LAST_PERSISTENT:
         return []
     sizes = _SIZES_0_20 if facts.release == (0, 20) else _SIZES
     if facts.sparse_topk not in sizes:

@@ -46,7 +46,7 @@ def test_a_thread_needs_all_of_its_signs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "fits"), [("0.26.0", True), ("0.33.0", False), ("0.33.1", False), ("0.9.2", True)]
+    ("version", "fits"), [("0.27.1", True), ("0.28.0", False), ("0.33.1", False), ("0.9.2", True)]
 )
 def test_a_version_with_the_fix_is_left_out(version: str, fits: bool) -> None:
     told = configuration(
