@@ -49,6 +49,7 @@ class RankState(msgspec.Struct, frozen=True):
         last: For each group, what it did last in a step there.
         note: The last note in its black box that names an error, or nothing.
         crumbs: How far its replays in flight got, where its graphs have breadcrumbs.
+        leaves_crumbs: Whether its process leaves breadcrumbs that can be read.
         closed: Whether it said that it ended.
         started_ns: When its black box was opened, in nanoseconds since the epoch.
         verdicts: How often each action was decided: ``{"replay": 812, "pad": 77}``.
@@ -68,6 +69,7 @@ class RankState(msgspec.Struct, frozen=True):
     last: dict[str, LastOf]
     note: str
     crumbs: tuple[CrumbState, ...] = ()
+    leaves_crumbs: bool = False
     closed: bool = False
     started_ns: int = 0
     verdicts: dict[str, int] = {}
@@ -198,6 +200,7 @@ class _Member:
 
     def state(self, box: Box, max_threads: int) -> RankState:
         recent = self._recent
+        crumbs = _crumbs(self._path)
         return RankState(
             rank=box.rank,
             world_size=box.world_size,
@@ -208,7 +211,8 @@ class _Member:
             pulse=_pulse(self._path),
             last=recent.last(),
             note=recent.error_note,
-            crumbs=_crumbs(self._path),
+            crumbs=crumbs or (),
+            leaves_crumbs=crumbs is not None,
             closed=recent.closed,
             started_ns=box.started_ns,
             verdicts=recent.verdicts(),
@@ -276,12 +280,12 @@ def _pulse(path: Path) -> Pulse | None:
         return None
 
 
-def _crumbs(path: Path) -> tuple[CrumbState, ...]:
-    """Return how far replays in flight got, where the process leaves breadcrumbs."""
+def _crumbs(path: Path) -> tuple[CrumbState, ...] | None:
+    """Return how far replays in flight got; None if the process leaves no breadcrumbs."""
     found = beside(path)
     if found is None:
-        return ()
+        return None
     try:
         return read_breadcrumbs(found, in_flight=True)
     except BlackBoxError:
-        return ()
+        return None

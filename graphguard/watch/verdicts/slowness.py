@@ -61,11 +61,23 @@ _COMPILERS = re.compile(
     r"|cargo|rustc|hsaco)$"
 )
 
+_STARTS = "vfork"
+STARTS_PROCESS = frozenset({_STARTS, "kernel_clone", "_do_fork", "wait_for_vfork_done"})
+"""What a thread waits in until the process that it starts has begun (``kernel/fork.c``)."""
+
 _SLEEPING_CALLS: dict[str, dict[int, str]] = {
-    "x86_64": {35: "clock_nanosleep", 230: "clock_nanosleep"},
-    "aarch64": {101: "clock_nanosleep", 115: "clock_nanosleep"},
+    "x86_64": {
+        35: "clock_nanosleep",
+        230: "clock_nanosleep",
+        **dict.fromkeys((56, 58, 435), _STARTS),
+    },
+    "aarch64": {
+        101: "clock_nanosleep",
+        115: "clock_nanosleep",
+        **dict.fromkeys((220, 435), _STARTS),
+    },
 }
-"""System calls that only sleep, by their numbers on each machine."""
+"""System calls that only sleep (or start a process), by their numbers on each machine."""
 
 
 class SlowSigns(msgspec.Struct, frozen=True):
@@ -120,7 +132,7 @@ def with_named_sleeps(state: RankState, threads: Sequence[int]) -> RankState:
         return state
     threads_named = tuple(
         msgspec.structs.replace(each, waits_in=named[each.tid])
-        if each.tid in named and not each.waits_in and each.state == "sleeping"
+        if each.tid in named and not each.waits_in and each.state in ("sleeping", "disk")
         else each
         for each in state.process.threads
     )
@@ -222,9 +234,25 @@ def _reads(before: RankState, after: RankState) -> list[Evidence]:
     if read >= READ_BYTES:
         what = f"it has read {read / 2**20:.1f} MiB between two looks"
         return [Evidence(what, f"/proc/{after.pid}/io")]
-    if before.process.state == after.process.state == "disk":
+    if _in_one_disk_wait(before, after):
         return [Evidence("it waits for a disk", f"/proc/{after.pid}/stat")]
     return []
+
+
+def _in_one_disk_wait(before: RankState, after: RankState) -> bool:
+    """Return whether the main thread is in one wait that cannot be interrupted.
+
+    Those that start a process are in one, too, until it has begun. It is short, again and again.
+    """
+    then = next((each for each in before.process.threads if each.tid == before.pid), None)
+    now = next((each for each in after.process.threads if each.tid == after.pid), None)
+    return (
+        then is not None
+        and now is not None
+        and then.state == now.state == "disk"
+        and then.switches == now.switches
+        and STARTS_PROCESS.isdisjoint((then.waits_in, now.waits_in))
+    )
 
 
 def _computes(before: RankState, after: RankState, tid: int) -> bool:

@@ -122,11 +122,19 @@ def _not_known(case: Case, finding: Finding) -> Iterator[str]:
             yield f"what rank {each.rank} waits for in {each.seen.where}: no native frames say it"
     in_graphs = (StallClass.DEVICE, StallClass.RANKS_DIVERGED, StallClass.UNKNOWN)
     if finding.stall_class in in_graphs and collective_of(case) is None and case.waiting:
-        yield "which collective it waits in: there are no breadcrumbs (GRAPHGUARD_BREADCRUMBS=1)"
+        yield f"which collective it waits in: {_why_no_collective(case)}"
     if finding.stall_class is StallClass.RANKS_DIVERGED and not finding.ranks:
         yield "which rank is wrong: as many did the one as the other"
     if finding.stall_class is StallClass.HOST_STUCK and finding.ranks:
         yield "whether it ends by itself: a long call looks like this, too"
+
+
+def _why_no_collective(case: Case) -> str:
+    if not any(each.state.leaves_crumbs for each in case.waiting):
+        return "there are no breadcrumbs (GRAPHGUARD_BREADCRUMBS=1)"
+    if any(each.state.crumbs for each in case.waiting):
+        return "by the breadcrumbs the replays under way have passed all their calls"
+    return "by the breadcrumbs no replay is under way, so it is called outside of graphs"
 
 
 def collective_of(case: Case) -> Collective | None:

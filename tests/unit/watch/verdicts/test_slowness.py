@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from graphguard.watch.examining.examined_job import with_descendants
-from graphguard.watch.looking.processes import process_state
+from graphguard.watch.looking.processes import ThreadState, process_state
 from graphguard.watch.looking.ranks import RankState
 from graphguard.watch.stack_traces.stack_model import Frame, ProcessStacks, ThreadStack
 from graphguard.watch.verdicts.slowness import (
@@ -201,6 +201,43 @@ def test_what_a_child_has_read_that_has_ended_is_not(start: Start, tmp_path: Pat
     )
     told = [signs(process.pid, 0.6) for _ in range(3)]
     assert not any(each.certain for each in told)
+
+
+def test_a_process_that_starts_another_does_not_wait_for_a_disk(
+    start: Start, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    process = start(
+        """
+        import os, sys
+        print('begun', flush=True)
+        # The child stands in the opening of the FIFO, before its exec.
+        opened = [(os.POSIX_SPAWN_OPEN, 5, sys.argv[1], os.O_RDONLY, 0)]
+        os.posix_spawn('/bin/true', ['true'], {}, file_actions=opened)
+        """,
+        str(fifo),
+    )
+    end = time.monotonic() + 20.0
+    while process_state(process.pid).state != "disk":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+    assert not signs(process.pid).certain
+
+
+@pytest.mark.parametrize(("later", "waits"), [(7, True), (8, False)])
+def test_one_wait_for_a_disk_is_slow_and_many_short_ones_are_not(later: int, waits: bool) -> None:
+    def waiting(switches: int) -> RankState:
+        state = rank(0)
+        thread = ThreadState(
+            tid=state.pid, name="main", state="disk", cpu_ns=0, switches=switches, waits_in=""
+        )
+        process = msgspec.structs.replace(state.process, state="disk", threads=(thread,))
+        return msgspec.structs.replace(state, process=process)
+
+    told = slow_signs(waiting(7), waiting(later), None, rank(0).pid)
+    assert [each.what for each in told.certain] == ["it waits for a disk"] * waits
 
 
 FRAMES = {

@@ -297,7 +297,7 @@ def test_where_the_host_is_stuck_is_told() -> None:
 
 def test_what_is_not_known_is_told() -> None:
     told = told_of("all wait in one launch")
-    assert any("breadcrumbs" in each for each in told.not_known)
+    assert any("there are no breadcrumbs" in each for each in told.not_known)
     told = told_of("a rank never launched, and no stack is to be had")
     assert any("where rank 1 is: its stack was not read" in each for each in told.not_known)
     told = told_of("another rank is on another node")
@@ -306,14 +306,36 @@ def test_what_is_not_known_is_told() -> None:
     assert any("which rank is wrong" in each for each in told.not_known)
 
 
-def test_breadcrumbs_say_which_collective_it_is() -> None:
-    class Crumb(msgspec.Struct):
-        launched: int = 3
-        finished: int = 2
-        reached: int = 16
-        positions: int = 61
-        next_call: str = "all_reduce of 4096 float16 over tp:0"
+def test_breadcrumbs_of_no_replay_say_that_it_waits_outside_of_graphs() -> None:
+    states = [
+        msgspec.structs.replace(each, leaves_crumbs=True)
+        for each in CASES["all wait in one launch"][0]
+    ]
+    told = judged(states, {0: PEERS, 1: PEERS})
+    assert any("no replay is under way" in each for each in told.not_known)
+    assert not any("there are no breadcrumbs" in each for each in told.not_known)
 
+
+def test_breadcrumbs_at_the_end_say_that_no_call_is_waited_for() -> None:
+    crumb = Crumb(reached=61, next_call="")
+    states = [
+        msgspec.structs.replace(each, leaves_crumbs=True, crumbs=(crumb,))
+        for each in CASES["all wait in one launch"][0]
+    ]
+    told = judged(states, {0: PEERS, 1: PEERS})
+    assert told.collective is None
+    assert any("have passed all their calls" in each for each in told.not_known)
+
+
+class Crumb(msgspec.Struct):
+    launched: int = 3
+    finished: int = 2
+    reached: int = 16
+    positions: int = 61
+    next_call: str = "all_reduce of 4096 float16 over tp:0"
+
+
+def test_breadcrumbs_say_which_collective_it_is() -> None:
     states = [
         msgspec.structs.replace(each, crumbs=(Crumb(),))
         for each in CASES["all wait in one launch"][0]
