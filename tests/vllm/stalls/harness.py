@@ -51,6 +51,7 @@ class Seen(msgspec.Struct, kw_only=True):
         kept_after: Seconds from the event to the bundle's index.
         told: The line.
         where: The call that was named.
+        collective: The collective that was named, where there are breadcrumbs.
         lines: How many lines named a stall.
         slow: Whether it was told as slow.
         over: What was said when it was over.
@@ -74,6 +75,7 @@ class Seen(msgspec.Struct, kw_only=True):
     kept_after: float | None = None
     told: str = ""
     where: str = ""
+    collective: str = ""
     lines: int = 0
     slow: bool = False
     over: str = ""
@@ -229,6 +231,8 @@ def _read_bundle(seen: Seen, kept: Kept, happened: Happened) -> None:
     seen.blamed = tuple(verdict.get("ranks") or ())
     seen.waiting = tuple(verdict.get("waiting") or ())
     seen.where = str(verdict.get("where") or "")
+    if found := verdict.get("collective"):
+        seen.collective = f"{found['operation']} ({found['position']} of {found['of']})"
     seen.lacks = evidence.lacks(kept.path, happened.pids, startup=happened.case.startup)
     index = kept.path / "index.json"
     if index.exists():

@@ -2,8 +2,8 @@
 
     python -m tests.vllm.stalls.matrix build/stalls.json [PART…]
 
-Parts: ``recoverable``, ``startup``, ``fatal``, ``eager``; without any, all of them. Results of
-parts that were run before stay in the file.
+Parts: ``recoverable``, ``startup``, ``fatal``, ``eager``, ``breadcrumbs``; without any,
+all of them. Results of parts that were run before stay in the file.
 """
 
 from __future__ import annotations
@@ -93,6 +93,18 @@ def _eager(keep: Keep) -> None:
     stopped, spins = cases.RECOVERABLE[1], cases.RECOVERABLE[2]
     these = (cases.BENIGN[0], stopped, spins, cases.SKIPS)
     in_one_engine(these, graphs=False, settings=None, keep=keep)
+    for case in cases.FATAL:
+        in_one_engine((case,), graphs=False, settings=None, keep=keep)
+    for case in cases.STARTUP[:2]:
+        keep(happen_at_start(case, graphs=False))
+
+
+def _breadcrumbs(keep: Keep) -> None:
+    these = tuple(
+        msgspec.structs.replace(case, name=f"{case.name}; with breadcrumbs")
+        for case in (cases.RECOVERABLE[3], cases.SKIPS)
+    )
+    in_one_engine(these, graphs=True, settings={"GRAPHGUARD_BREADCRUMBS": "1"}, keep=keep)
 
 
 def _fatal(keep: Keep) -> None:
@@ -110,6 +122,7 @@ PARTS: dict[str, Callable[[Keep], None]] = {
     "startup": _startup,
     "fatal": _fatal,
     "eager": _eager,
+    "breadcrumbs": _breadcrumbs,
 }
 
 

@@ -29,8 +29,8 @@ def render(matrix: Matrix) -> str:
     benign = [seen for seen in runs if not seen.right]
     loads = [seen.load for seen in runs]
     lines = [
-        f"Run on {matrix.machine}; {matrix.date}. The machine had other work to do: its load was "
-        f"{min(loads):.1f} to {max(loads):.1f}.",
+        f"Run on {matrix.machine}; {matrix.date}. The machine's load at the events, that of "
+        f"the engine included, was {min(loads):.1f} to {max(loads):.1f}.",
         "",
         f"- {len(stalls)} stalls: {len(told)} told, "
         f"{sum(seen.said in seen.right for seen in told)} with the right class, "
@@ -67,6 +67,8 @@ def _said(seen: Seen) -> str:
     text = f"{seen.said}: rank {ranks}" if ranks else f"{seen.said}: no rank"
     if seen.where:
         text += f", in `{seen.where}`"
+    if seen.collective:
+        text += f"; waited for in {seen.collective}"
     wrong = [problem for problem in seen.problems if not problem.startswith("the bundle")]
     return f"{text}; **{'; '.join(wrong)}**" if wrong else text
 
