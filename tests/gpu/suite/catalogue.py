@@ -37,5 +37,7 @@ STAGES: tuple[Stage, ...] = (
     program(
         5, "vllm-0.26.0-full", "V2, full graphs only", _VLLM_SECONDS, "0.26.0", "FULL_DECODE_ONLY"
     ),
+    program(5, "vllm_ranks-0.20.1", "TP=2 on one device, V1", 200.0, "0.20.1"),
+    program(5, "vllm_ranks-0.26.0", "TP=2 on one device, V2", 200.0, "0.26.0"),
     program(7, "soak", "random traffic, enforced, without a false finding", 120.0),
 )

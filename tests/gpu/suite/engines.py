@@ -105,16 +105,20 @@ class Engine:
                 raise EngineError(f"no answer within {seconds:.0f} s: {self.log()[-300:]}")
             time.sleep(POLL_SECONDS)
 
+    def send(self, **request: Any) -> None:
+        """Ask for something; :meth:`answer` has what comes of it."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(msgspec.json.encode(request) + b"\n")
+            self._process.stdin.flush()
+
     def ask(self, seconds: float, **request: Any) -> Any:
         """Ask for something and wait for the answer.
 
         Raises:
             EngineError: As :meth:`answer`.
         """
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(msgspec.json.encode(request) + b"\n")
-            self._process.stdin.flush()
+        self.send(**request)
         return self.answer(seconds)
 
     def generate(
