@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from graphguard.errors import CommandError, GraphguardError
-from graphguard.reporters.printable import printable
+from graphguard.printable import printable
 from graphguard.version import __version__
 
 FINE = 0

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from graphguard.environment import Mode
 from graphguard.errors import CommandError
+from graphguard.printable import printable
 from graphguard.reporters import run as report
-from graphguard.reporters.printable import printable
 from graphguard.running import place, processes, program, variables
 from graphguard.running.outcome import outcome
 

@@ -11,8 +11,8 @@ from typing import Any
 from graphguard import manifest
 from graphguard.communication import communication
 from graphguard.manifest import Manifest
+from graphguard.printable import printable
 from graphguard.reporters import json, table
-from graphguard.reporters.printable import printable
 
 COLUMNS = ("graph", "batch", "tokens", "collectives", "inputs", "shared digest", "kind")
 SHOWN_DIGITS = 12

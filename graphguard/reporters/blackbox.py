@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from graphguard.blackbox import words
 from graphguard.blackbox.choosing import Chosen
 from graphguard.blackbox.comparing import Side
 from graphguard.blackbox.events import Event
@@ -11,9 +12,8 @@ from graphguard.blackbox.history import BEGIN_OF, BEGINS, History
 from graphguard.blackbox.merge import Standing, Timeline
 from graphguard.blackbox.reading import Box
 from graphguard.blackbox.records import Record
-from graphguard.reporters import blackbox_words as words
+from graphguard.printable import printable
 from graphguard.reporters import table
-from graphguard.reporters.printable import printable
 
 MAX_DIVERGENCES = 10
 COLUMNS = ("rank", "group", "step", "behind", "did last", "before newest", "damaged", "process")

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
+from graphguard.blackbox import words
 from graphguard.blackbox.choosing import Chosen
 from graphguard.blackbox.comparing import FirstDifference, Side
 from graphguard.blackbox.merge import Standing, Timeline
 from graphguard.blackbox.reading import Box
 from graphguard.blackbox.records import Record
-from graphguard.reporters import blackbox_words as words
 
 SCHEMA = "graphguard.blackbox"
 VERSION = 1

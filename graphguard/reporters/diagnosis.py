@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from graphguard.audit.logs import Diagnosis, Evidence, Reading
 from graphguard.audit.logs.model import Strength
+from graphguard.printable import printable
 from graphguard.reporters import table
-from graphguard.reporters.printable import printable
 
 MAX_TEXT = 110
 """Characters of a quoted line that are shown."""

@@ -13,8 +13,8 @@ from graphguard.audit.differences_nodes import NodeChange, NodesDifference
 from graphguard.audit.differences_tensors import TensorChange
 from graphguard.audit.findings import agree, ranks_text
 from graphguard.nodes import GraphNode
+from graphguard.printable import printable
 from graphguard.reporters import json, table
-from graphguard.reporters.printable import printable
 
 SCHEMA = "graphguard.diff"
 VERSION = 1

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from graphguard.printable import printable
 from graphguard.reporters import blackbox, blackbox_json, json, text
-from graphguard.reporters.printable import printable
 from graphguard.running.outcome import Outcome
 from graphguard.running.program import SIGNALLED
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphguard.audit.logs.stall_bundle import RankSeen, StallBundle, Verdict
+from graphguard.printable import printable
 from graphguard.reporters import table
-from graphguard.reporters.printable import printable
 
 _FRAMES = 6
 

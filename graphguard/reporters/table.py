@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graphguard.reporters.printable import printable
+from graphguard.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from graphguard.audit.findings import Coverage, Finding, Severity, Side, agree, ranks_text
-from graphguard.reporters.printable import printable
+from graphguard.printable import printable
 
 MAX_SHOWN = 3
 """Findings of one rule, and graphs of one finding, that are shown."""

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
+from graphguard.blackbox import words
 from graphguard.blackbox.events import Event
 from graphguard.blackbox.history import BEGIN_OF, BEGINS
 from graphguard.blackbox.reading import Box
 from graphguard.blackbox.records import Record
-from graphguard.reporters import blackbox_words as words
 
 _GLOBAL = "g"
 _PROCESS = "p"

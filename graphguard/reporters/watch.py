@@ -7,9 +7,9 @@ from textwrap import wrap
 from typing import NamedTuple
 
 from graphguard.audit.findings import ranks_text
+from graphguard.blackbox.words import counted, duration, moment
+from graphguard.printable import printable
 from graphguard.reporters import watch_words as words
-from graphguard.reporters.blackbox_words import counted, duration, moment
-from graphguard.reporters.printable import printable
 from graphguard.watch.looking.ranks import RankState
 from graphguard.watch.looking.view import Doing, View, doing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphguard.audit.findings import ranks_text
 from graphguard.blackbox.pulse import Activity
-from graphguard.reporters.blackbox_words import counted, duration
+from graphguard.blackbox.words import counted, duration
 from graphguard.watch.looking.bundles import Bundle
 from graphguard.watch.looking.ranks import RankState
 from graphguard.watch.looking.view import (

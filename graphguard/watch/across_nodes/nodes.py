@@ -26,7 +26,7 @@ from msgspec import Meta
 
 from graphguard.blackbox.directory import FILE_MODE
 from graphguard.log import logger
-from graphguard.reporters.printable import printable
+from graphguard.printable import printable
 from graphguard.watch.across_nodes.node_verdict import NodeView, Seen, joined
 from graphguard.watch.looking.bundles import NODES, Bundle, ToldVerdict, bundles
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from graphguard.audit.findings import ranks_text
-from graphguard.reporters.printable import printable
+from graphguard.printable import printable
 from graphguard.watch.verdicts.stall import StallClass, StallVerdict
 
 MAX_LINE = 2_000

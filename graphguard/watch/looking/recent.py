@@ -11,7 +11,7 @@ import msgspec
 from graphguard.blackbox.events import NOT_SET, Event
 from graphguard.blackbox.history import BEGIN_OF, BEGINS, STEP_EVENTS
 from graphguard.blackbox.records import Record
-from graphguard.reporters.blackbox_words import told
+from graphguard.blackbox.words import told
 
 MAX_GROUPS = 64
 """Groups of ranks that are told apart. A black box has room for about a hundred names."""

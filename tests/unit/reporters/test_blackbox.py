@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from graphguard.blackbox import words
 from graphguard.blackbox.choosing import load
 from graphguard.blackbox.events import NO_NAME, NOT_SET, DivergenceKind, Event, Flag
 from graphguard.blackbox.merge import merge
 from graphguard.blackbox.records import Record
 from graphguard.blackbox.writer import open_box
-from graphguard.reporters import blackbox, blackbox_words
+from graphguard.reporters import blackbox
 from tests.unit.blackbox.rings import EAGER, PADDED, Rank, open_ranks
 
 
@@ -243,7 +244,7 @@ def test_two_processes_of_one_rank_are_told_apart(
 
 @pytest.mark.parametrize("kind", DivergenceKind)
 def test_every_divergence_is_a_sentence_of_its_own(kind: DivergenceKind) -> None:
-    told = blackbox_words.told(record(event=Event.DIVERGENCE, detail=kind, peer=3))
+    told = words.told(record(event=Event.DIVERGENCE, detail=kind, peer=3))
     assert "recorded" not in told
     about_no_rank = (DivergenceKind.DAMAGED, DivergenceKind.PADDING)
     assert ("rank 3" in told) is (kind not in about_no_rank)
@@ -251,14 +252,14 @@ def test_every_divergence_is_a_sentence_of_its_own(kind: DivergenceKind) -> None
 
 @pytest.mark.parametrize("event", [e for e in Event if e is not Event.CLOCK])
 def test_every_event_is_a_sentence_of_its_own(event: Event) -> None:
-    assert "recorded" not in blackbox_words.told(record(event=event, name="target", detail=1))
+    assert "recorded" not in words.told(record(event=event, name="target", detail=1))
 
 
 def test_what_has_no_words_is_told_by_its_number() -> None:
-    assert blackbox_words.told(record(event=99)) == "recorded event 99"
+    assert words.told(record(event=99)) == "recorded event 99"
     odd = record(event=Event.DIVERGENCE, detail=99)
-    assert blackbox_words.told(odd) == "recorded divergence 99 with another rank"
-    assert blackbox_words.told(record(event=Event.CHECK, action=99)) == "checked a step"
+    assert words.told(odd) == "recorded divergence 99 with another rank"
+    assert words.told(record(event=Event.CHECK, action=99)) == "checked a step"
 
 
 @pytest.mark.parametrize(
@@ -273,14 +274,14 @@ def test_what_has_no_words_is_told_by_its_number() -> None:
     ],
 )
 def test_duration_has_a_unit_that_fits(nanoseconds: int, text: str) -> None:
-    assert blackbox_words.duration(nanoseconds) == text
+    assert words.duration(nanoseconds) == text
 
 
 @pytest.mark.parametrize("time_ns", [1, 1_795_227_459_831_623_676, 2**63 - 1])
 def test_every_time_of_a_record_can_be_shown(time_ns: int) -> None:
-    assert blackbox_words.day_and_moment(time_ns).endswith(" UTC")
-    assert blackbox_words.moment(1_795_227_459_831_623_676) == "02:17:39.831623"
+    assert words.day_and_moment(time_ns).endswith(" UTC")
+    assert words.moment(1_795_227_459_831_623_676) == "02:17:39.831623"
 
 
 def test_unknown_time_is_not_the_epoch() -> None:
-    assert blackbox_words.moment(0) == "at no known time"
+    assert words.moment(0) == "at no known time"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphguard.reporters.printable import printable
+from graphguard.printable import printable
 
 
 @pytest.mark.parametrize("text", ["target/full 16x2", "größe", "図", ""])
