@@ -45,13 +45,13 @@ demo: $(INSTALLED) ## Show what graphguard does, on a machine without a GPU
 	$(BIN)/graphguard demo
 
 test: $(INSTALLED) ## Run all tests except those that build and install packages
-	$(BIN)/python -m pytest -m "not packaging"
+	$(BIN)/python -m pytest --durations=25 --durations-min=5 -m "not packaging"
 
 vllm-env: $(VLLM_INSTALLED) ## Make .venv-vllm, with vLLM's CPU build in it
 
 vllm: $(VLLM_INSTALLED) ## Run the tests that need vLLM, against its CPU build and its wheels
 	$(VLLM_BIN)/python -m tests.vllm.wheels
-	GRAPHGUARD_REQUIRE_VLLM=1 $(VLLM_BIN)/python -m pytest tests/vllm
+	GRAPHGUARD_REQUIRE_VLLM=1 $(VLLM_BIN)/python -m pytest --durations=25 --durations-min=5 tests/vllm
 
 torch-wheels: $(INSTALLED) ## Test the spine on the Python files of other versions of torch; fetches 2 GB
 	$(BIN)/python -m tests.torch_wheels

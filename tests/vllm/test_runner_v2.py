@@ -8,48 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import cast
 
 import pytest
 
 from tests.vllm.v2.versions import VERSIONS, armed, check
 
+pytestmark = pytest.mark.timeout(900)
+
 AT_A_TIME = 2
-"""Each check is a process of its own that takes about a minute, most of it to import vLLM."""
+"""The checks of a version are one process. It takes a minute, half of it to import vLLM."""
 
-CHECKS = [
-    pytest.param(
-        ("runner", "captures", "ranks", "drafter"), id="steps are recorded, checked and agreed on"
-    ),
-    pytest.param(("padding",), id="padded slots are looked at"),
-    pytest.param(("recapture",), id="graphs are captured again"),
-    pytest.param(("variants",), id="graphs of one size are told apart"),
-]
-
-Case = tuple[str, tuple[str, ...]]
+CHECKS = ("runner", "captures", "ranks", "drafter", "padding", "recapture", "variants")
 
 
 @pytest.fixture(scope="module")
-def checks(request: pytest.FixtureRequest) -> Iterator[dict[Case, Future[str]]]:
-    """The checks that the tests of this module ask for, in their order and two at a time."""
-    asked = [
-        cast("Case", (item.callspec.params["version"], item.callspec.params["names"]))
-        for item in request.session.items
-        if isinstance(item, pytest.Function)
-        and item.module is request.module
-        and "names" in item.callspec.params
-    ]
+def checked() -> Iterator[dict[str, Future[str]]]:
+    """The checks of each version, two versions at a time."""
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        yield {(version, names): pool.submit(check, version, *names) for version, names in asked}
+        yield {version: pool.submit(check, version, *CHECKS) for version in VERSIONS}
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("names", CHECKS)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_runner_of_a_version(
-    version: str, names: tuple[str, ...], checks: dict[Case, Future[str]]
+def test_steps_padding_recaptures_and_variants_of_the_runner(
+    version: str, checked: dict[str, Future[str]]
 ) -> None:
-    assert "passed" in checks[version, names].result()
+    assert "passed" in checked[version].result()
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -12,7 +12,7 @@ from tests.vllm import wheels
 
 INSTALLED = "installed"
 VERSIONS = (*wheels.CUDA_VERSIONS, INSTALLED)
-TIMEOUT_SECONDS = 240.0
+TIMEOUT_SECONDS = 420.0
 
 
 def check(version: str, *names: str) -> str:
